@@ -1,0 +1,191 @@
+"""`RunConfig`: every setting of a run, described, bounded and checked; and the recipes, small YAML files of settings.
+
+config = recipe("pocket", {"phi": "1", "epochs": "3"})
+"""
+
+from __future__ import annotations
+
+import difflib
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from labkit.records import LabError
+
+METHODS = ("zero-shot", "single-cot", "diverse-cot", "orpo")
+
+
+def _split(value: Any) -> Any:
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+def _none(value: Any) -> Any:
+    return None if isinstance(value, str) and value.lower() in {"", "none", "null", "all"} else value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
+OptionalCount = Annotated[Annotated[int, Field(ge=1)] | None, BeforeValidator(_none)]
+OptionalText = Annotated[str | None, BeforeValidator(_none)]
+
+
+class RunConfig(BaseModel):
+    """Settings of one run. The defaults are the paper's where it states one (arXiv 2509.25100)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True, allow_inf_nan=False)
+
+    recipe: str = Field("", description="Recipe these settings came from; a label, without effect.")
+    method: Literal["zero-shot", "single-cot", "diverse-cot", "orpo"] = Field(
+        "orpo", description="zero-shot trains nothing; single-cot and diverse-cot fine-tune on 1 or K chosen traces."
+    )
+    # models and data
+    teacher: str = Field(
+        "pocket:teacher",
+        min_length=1,
+        description="Folder, hub id, gguf:FILE, smollm2, pocket:NAME, or recorded traces as traces:FILE.",
+    )
+    student: str = Field(
+        "pocket:student-neox", min_length=1, description="Folder, hub id, gguf:FILE, smollm2 or pocket:NAME."
+    )
+    benchmarks: Names = Field(
+        min_length=1, description="Benchmark names, comma-separated; or paths of question files (.jsonl, .csv)."
+    )
+    data: OptionalText = Field(
+        None, description="Folder with one sub-folder per benchmark (train, test as .jsonl or .csv); none: the hub."
+    )
+    problems: OptionalCount = Field(None, description="Training questions per benchmark, drawn by the seed; none: all.")
+    test_problems: OptionalCount = Field(
+        None, description="Test questions per benchmark, same for all seeds; none: all."
+    )
+    split: Literal["test", "validation"] = Field(
+        "test", description="Split that is evaluated. Choose settings on validation, report on test once."
+    )
+    # prompt
+    instruction: OptionalText = Field(
+        None, description="Last line of every prompt; none: the Reason-then-Answer wording for the kind of question."
+    )
+    shots: int = Field(0, ge=0, le=1, description="Worked examples before the question, as chat turns (0 or 1).")
+    # sampling
+    k: int = Field(8, ge=1, le=256, description="K: chosen traces wanted per question, and wrong ones of the student.")
+    temperature: float = Field(0.8, gt=0, le=5, description="Sampling temperature of teacher and student.")
+    top_p: float = Field(1.0, gt=0, le=1, description="Nucleus sampling; 1 is off.")
+    max_new_tokens: int = Field(512, ge=1, le=32768, description="Longest completion, in tokens.")
+    max_draws: int = Field(32, ge=1, le=4096, description="Draws per question and side before it is left as it is.")
+    rouge_threshold: float = Field(
+        0.8, ge=0, le=1, description="A trace whose ROUGE-L F1 with a kept one is above this is a near-copy; 1 is off."
+    )
+    # triplets
+    phi: float = Field(0.5, ge=0, le=1, description="Share of negatives from the newest student: 0 off-, 1 on-policy.")
+    negatives: Literal["student", "teacher"] = Field("student", description="Whose wrong traces are the negatives.")
+    unparsed_negatives: bool = Field(False, description="Also take unparsed and truncated traces as negatives.")
+    unpaired: Literal["nll", "drop"] = Field(
+        "nll", description="A chosen trace without any negative keeps its NLL term, or is dropped."
+    )
+    # objective and optimiser
+    lam: float = Field(1.0, ge=0, le=100, description="Lambda, weight of the odds-ratio term (TRL calls it beta).")
+    nll_span: Literal["response", "prompt+response"] = Field(
+        "response", description="Tokens of the NLL term: the paper's formula, or TRL's and xfactlab's."
+    )
+    epochs: int = Field(5, ge=1, le=1000, description="Passes over the chosen traces; negatives are redrawn in each.")
+    batch: int = Field(32, ge=1, le=4096, description="Triplets per optimiser step.")
+    pairs_per_prompt: int = Field(
+        8, ge=1, le=256, description="Triplets of one question that share a step, and so its prompt's computation."
+    )
+    learning_rate: float = Field(1e-5, gt=0, le=1, description="Peak learning rate of AdamW.")
+    warmup: float = Field(0.1, ge=0, le=1, description="Share of the whole run's steps spent warming up; then cosine.")
+    weight_decay: float = Field(0.01, ge=0, le=1, description="AdamW's weight decay.")
+    clip: float = Field(1.0, gt=0, description="Largest gradient norm.")
+    max_tokens: int = Field(4096, ge=16, description="Packed tokens of a forward pass; bounds the memory of a step.")
+    max_length: int = Field(2048, ge=16, description="Longest prompt + response in tokens; longer rows are dropped.")
+    gradient_checkpointing: bool = Field(False, description="Recompute activations: less memory, more time.")
+    # running
+    evaluate_every: int = Field(
+        1, ge=1, description="Epochs between evaluations; before training and at the end always."
+    )
+    checkpoint_steps: int = Field(
+        50, ge=1, description="Optimiser steps between checkpoints; each epoch's end has one."
+    )
+    chunk: int = Field(64, ge=1, description="Questions sampled together and written at once; the unit lost by a kill.")
+    rows: OptionalCount = Field(None, description="Sequences decoded at the same time; none: what fits the model.")
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="Numbers of the weights.")
+    seed: int = Field(0, ge=0, lt=2**31, description="Seed of the questions drawn, the sampling and the order.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> RunConfig:
+        if self.max_draws < self.k:
+            raise ValueError(f"max_draws = {self.max_draws} is below k = {self.k}: allow at least k draws per question")
+        if len(set(self.benchmarks)) < len(self.benchmarks):
+            raise ValueError("benchmarks names one twice")
+        return self
+
+    @property
+    def policy(self) -> str:
+        """The method's name in the paper's table."""
+        mix = {0.0: "off-policy", 1.0: "on-policy"}.get(self.phi, "mixed-policy")
+        return f"{mix} ORPO" if self.method == "orpo" else self.method
+
+
+def configure(values: dict[str, Any]) -> RunConfig:
+    """A checked `RunConfig`; raises `LabError` naming the first bad field, its value and what is allowed."""
+    try:
+        return RunConfig(**values)
+    except ValidationError as error:
+        raise LabError(_explain(error.errors()[0])) from None
+
+
+def _explain(error: dict[str, Any]) -> str:
+    field = str(error["loc"][0]) if error["loc"] else ""
+    if error["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(field, RunConfig.model_fields, 1)
+        return f"unknown setting {field!r}" + (f": did you mean {near[0]!r}?" if near else ": see `labkit settings`")
+    if error["type"] == "missing":
+        return f"setting {field!r} is missing: {RunConfig.model_fields[field].description}"
+    message = error["msg"].removeprefix("Value error, ").replace("Input", "it")
+    return f"{field} = {error['input']!r}: {message}" if field else message
+
+
+def recipes() -> list[str]:
+    """Names of the recipes that ship with the package."""
+    return sorted(file.name.removesuffix(".yaml") for file in _recipe_folder().iterdir() if file.name.endswith(".yaml"))
+
+
+def recipe(name: str, changes: dict[str, Any] | None = None) -> RunConfig:
+    """The settings of a shipped recipe, or of a YAML file of your own, with `changes` on top."""
+    own = Path(name)
+    if name in recipes():
+        text = (_recipe_folder() / f"{name}.yaml").read_text(encoding="utf-8")
+    elif own.suffix in {".yaml", ".yml"}:
+        text = _read(own)
+    else:
+        raise LabError(f"unknown recipe {name!r}: one of {', '.join(recipes())}, or a .yaml file of your own")
+    try:
+        values = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise LabError(f"recipe {name}: not YAML: {str(error).splitlines()[0]}") from None
+    if not isinstance(values, dict):
+        raise LabError(f"recipe {name}: expected lines of `setting: value`")
+    return configure({"recipe": own.stem, **values, **(changes or {})})
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise LabError(f"recipe {path}: cannot be read ({error})") from None
+
+
+def _recipe_folder() -> Any:
+    return resources.files("labkit") / "recipes"
+
+
+def parse_changes(pairs: list[str]) -> dict[str, str]:
+    """`["phi=1", "k=4"]` as a dict; raises `LabError` for a pair without `=`."""
+    changes = {}
+    for pair in pairs:
+        field, equals, value = pair.partition("=")
+        if not equals or not field.strip():
+            raise LabError(f"--set {pair!r}: write it as field=value, for example --set phi=0.5")
+        changes[field.strip()] = value.strip()
+    return changes

@@ -1,0 +1,188 @@
+"""ORPO-Distill from top to bottom (arXiv 2509.25100). `distill` below is the paper's algorithm, in its order.
+
+labkit distill my-run --recipe pocket
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from labkit import benchmarks, models, runs, training, triplets
+from labkit.benchmarks import prompt
+from labkit.config import RunConfig
+from labkit.generation import RecordedGenerator, Request
+from labkit.records import LabError, Problem
+from labkit.sampling import Job, settings
+from labkit.stages import Lab, evaluate, rendered, sample, say, train
+
+
+def distill(lab: Lab) -> None:
+    """Steps 1 to 6 of the paper; whatever is in the run folder already is not done again."""
+    config = lab.config
+    evaluate(lab)
+    if config.method == "zero-shot":
+        return
+    chosen = sample(lab, Job("teacher", "teacher", 0, "correct"), {problem.id: config.k for problem in lab.train})
+    if config.method == "single-cot":
+        chosen = {problem: pool[:1] for problem, pool in chosen.items()}
+    initial = initial_negatives(lab, chosen)
+    for epoch in range(lab.student.epoch + 1, config.epochs + 1):
+        fresh = fresh_negatives(lab, chosen, epoch)
+        unpaired = config.unpaired if config.method == "orpo" else "nll"
+        pairs = triplets.make(chosen, initial, fresh, epoch=epoch, phi=config.phi, seed=config.seed, unpaired=unpaired)
+        train(lab, pairs, epoch)
+        if epoch % config.evaluate_every == 0 or epoch == config.epochs:
+            evaluate(lab)
+
+
+def initial_negatives(lab: Lab, chosen: triplets.Pools) -> triplets.Pools:
+    """Wrong traces of the initial student, or of the teacher for the ablation; none for the fine-tuning baselines."""
+    if lab.config.method != "orpo":
+        return {}
+    wanted = {problem: len(pool) for problem, pool in chosen.items()}
+    if lab.config.negatives == "teacher":
+        return sample(lab, Job("teacher-wrong", "teacher", 0, "wrong"), wanted)
+    return sample(lab, Job("student-0", "student", 0, "wrong"), wanted)
+
+
+def fresh_negatives(lab: Lab, chosen: triplets.Pools, epoch: int) -> triplets.Pools:
+    """As many wrong traces of the newest student as this epoch's coins ask for."""
+    config = lab.config
+    if config.method != "orpo" or config.negatives == "teacher":
+        return {}
+    tosses = {
+        problem: sum(triplets.coins(config.seed, epoch, problem, len(pool), config.phi))
+        for problem, pool in chosen.items()
+    }
+    wanted = {problem: n for problem, n in tosses.items() if n}
+    return sample(lab, Job(f"student-{epoch - 1}", "student", epoch - 1, "wrong"), wanted) if wanted else {}
+
+
+# --- around the algorithm --------------------------------------------------------------------------------------------
+
+
+def prepare(folder: Path, config: RunConfig) -> None:
+    """Create the run's folder, or check that it exists with the same settings; raises `LabError` for bad input."""
+    if (folder / "config.json").exists():
+        runs.check_same(folder, config)
+        return
+    problems = questions(config)
+    check(config, problems)
+    runs.create(folder, config, problems)
+
+
+def run(folder: Path) -> str:
+    """Start or continue a prepared run; returns its final state, `done` or `stopped`.
+
+    Raises `LabError` for bad input. Any other failure is recorded in the run's status and log, and raised.
+    """
+    config = runs.load_config(folder)
+    with runs.writing(folder):
+        if runs.status(folder)["state"] == "done":
+            return "done"
+        with _ending(folder):
+            runs.recover(folder)
+            problems = runs.records(folder, "problems.jsonl", Problem)
+            train = [problem for problem in problems if problem.split == "train"]
+            test = [problem for problem in problems if problem.split == config.split]
+            lab = Lab(folder, config, train, test, _student(folder, config))
+            distill(lab)
+            _finish(lab)
+    return runs.status(folder)["state"]
+
+
+def questions(config: RunConfig) -> list[Problem]:
+    """Training and test problems of a run: the seed draws from train; the test split is the same for every seed.
+
+    Training rows that are also asked in the test split are left out.
+    """
+    train: list[Problem] = []
+    test: list[Problem] = []
+    recorded = _recorded(config)
+    for name in config.benchmarks:
+        asked = benchmarks.load(name, config.split, config.data)
+        test += benchmarks.draw(asked, config.test_problems, None)
+        if config.method == "zero-shot":
+            continue
+        clean = benchmarks.without_leaks(benchmarks.load(name, "train", config.data), asked)
+        known = [problem for problem in clean if recorded is None or problem.id in recorded]
+        if not known:
+            what = (
+                "every training question is also a test question"
+                if not clean
+                else "the teacher recorded none of its questions"
+            )
+            raise LabError(f"benchmark {name}: nothing to train on: {what}")
+        train += benchmarks.draw(known, config.problems, config.seed)
+    return [*train, *test]
+
+
+def _recorded(config: RunConfig) -> set[str] | None:
+    """Problems that recorded teacher traces cover; None for a teacher that can be asked anything."""
+    if config.method == "zero-shot" or not config.teacher.startswith("traces:"):
+        return None
+    return set(RecordedGenerator(config.teacher.removeprefix("traces:")).recorded)
+
+
+def check(config: RunConfig, problems: Sequence[Problem]) -> None:
+    """Raises `LabError` for models that are not there, traces of other questions, and prompts without room to answer."""
+    if _recorded(config):
+        train = [problem for problem in problems if problem.split == "train"]
+        asked = [Request(problem.id, prompt(problem, config.instruction), ("0",)) for problem in train]
+        RecordedGenerator(config.teacher.removeprefix("traces:")).generate(asked, settings(config))
+    specs = {config.student} if config.method == "zero-shot" else {config.student, config.teacher}
+    for spec in sorted(spec for spec in specs if not spec.startswith("traces:")):
+        models.verify(spec)
+        tokenizer, limit = models.load_tokenizer(spec), models.context_length(spec)
+        prompts = tokenizer([rendered(problem, tokenizer, config) for problem in problems], add_special_tokens=False)
+        length, problem = max(
+            (len(ids), problem.id) for ids, problem in zip(prompts["input_ids"], problems, strict=True)
+        )
+        if limit and length + config.max_new_tokens > limit:
+            raise LabError(
+                f"{problem}: its prompt of {length} tokens and max_new_tokens = {config.max_new_tokens} exceed the "
+                f"{limit} tokens that {spec} can read: lower max_new_tokens to {max(limit - length, 0)} or less"
+            )
+
+
+def _student(folder: Path, config: RunConfig) -> training.State:
+    """The student at the run's newest checkpoint, or as it came."""
+    runs.write_status(folder, **runs.identity(), state="sampling", stage="loading", epochs=config.epochs, reason=None)
+    checkpoint = training.newest_checkpoint(folder)
+    state = training.prepare(*models.load(str(checkpoint or config.student), config.dtype), config)
+    if checkpoint:
+        training.restore(state, checkpoint)
+    runs.keep_metrics(folder, state.step)
+    runs.log_line(folder, "events.jsonl", event="started", step=state.step, epoch=state.epoch)
+    return state
+
+
+def _finish(lab: Lab) -> None:
+    """The trained student as an ordinary model folder; the checkpoints have served."""
+    student = lab.student
+    if lab.config.method != "zero-shot":
+        models.save(student.accelerator.unwrap_model(student.model), student.tokenizer, lab.folder / "student")
+    runs.write_status(lab.folder, state="done", stage=None, epoch=student.epoch, step=student.step)
+    runs.log_line(lab.folder, "events.jsonl", event="done")
+    training.drop_checkpoints(lab.folder)
+
+
+@contextmanager
+def _ending(folder: Path) -> Iterator[None]:
+    """However the run ends, its status says so and why; only a kill leaves that to the next reader."""
+    try:
+        yield
+    except (runs.Stopped, KeyboardInterrupt):
+        runs.write_status(folder, state="stopped")
+        runs.log_line(folder, "events.jsonl", event="stopped")
+        say(f"stopped; continue with: labkit distill {folder.name}")
+    except BaseException as error:
+        reason = str(error) if isinstance(error, LabError) else f"{type(error).__name__}: {error}"
+        runs.write_status(folder, state="failed", reason=reason)
+        runs.log_line(folder, "events.jsonl", event="failed", reason=reason)
+        with open(folder / "log.txt", "a", encoding="utf-8", errors="backslashreplace") as log:
+            traceback.print_exc(file=log)
+        raise

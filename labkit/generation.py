@@ -1,0 +1,261 @@
+"""Sources of text behind one small protocol: a model in this process, or traces recorded earlier.
+
+    generator = TransformersGenerator(model, tokenizer, "smollm2")
+    [[first, second]] = generator.generate([Request("gsm8k/train/0", "2 + 2?", ("0/a", "0/b"))], Settings(0.8))
+
+Text and addresses go in, text comes out; token ids stay inside. A draw's address alone decides its random numbers.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import jinja2
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from labkit.choosing import Settings
+from labkit.decoding import Job, Said, decode, sensible_batch, sensible_kv_tokens
+from labkit.records import Completion, LabError, Trace, from_json
+
+__all__ = ["Generator", "RecordedGenerator", "Request", "Settings", "TransformersGenerator", "prompt_ids", "render"]
+
+Shots = Sequence[tuple[str, str]]  # worked examples: (question, answer)
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Request:
+    """One question and the draws wanted for it."""
+
+    problem: str  # Problem.id
+    question: str  # the user turn, not yet in a chat template
+    seeds: tuple[str, ...]  # one address per draw; the last part is its number: "0/student-1/pocket_arc/train/3/5"
+    shots: tuple[tuple[str, str], ...] = ()  # worked examples, as chat turns before the question
+
+
+class Generator(Protocol):
+    """Anything that answers requests: per request, per address, in order; a recording may hold fewer draws."""
+
+    name: str
+
+    def generate(
+        self, requests: Sequence[Request], settings: Settings, progress: Progress | None = None
+    ) -> list[list[Completion]]: ...
+
+
+def render(tokenizer: PreTrainedTokenizerBase, question: str, shots: Shots = ()) -> str:
+    """The prompt as the model is to read it, up to where its answer begins; tokenise without adding special tokens.
+
+    The model's chat template is used, or `Question: ...` / `Answer with reasoning:` where it has none. A control token
+    written inside a question (`<|im_end|>`) is split by a space, so that it is read as text and ends no turn.
+    """
+    turns = [(_as_text(tokenizer, asked), _as_text(tokenizer, answer)) for asked, answer in shots]
+    question = _as_text(tokenizer, question)
+    if tokenizer.chat_template is None:
+        examples = "".join(f"Question: {asked}\n\nAnswer with reasoning: {answer}\n\n" for asked, answer in turns)
+        return f"{_bos(tokenizer)}{examples}Question: {question}\n\nAnswer with reasoning:"
+    chat = [{"role": role, "content": text} for turn in turns for role, text in zip(("user", "assistant"), turn, strict=True)]
+    chat.append({"role": "user", "content": question})
+    try:
+        return tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
+    except jinja2.TemplateError as error:
+        raise LabError(f"the tokenizer's chat template does not take this chat: {error}") from error
+
+
+def prompt_ids(tokenizer: PreTrainedTokenizerBase, question: str, shots: Shots = ()) -> list[int]:
+    """The token ids of the rendered prompt; the template writes the beginning-of-text token, so none is added."""
+    return tokenizer(render(tokenizer, question, shots), add_special_tokens=False)["input_ids"]
+
+
+def _as_text(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
+    """`text` with a space after the first character of every control token in it."""
+    added = tokenizer.added_tokens_decoder.values()
+    template = tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else ""
+    names = {token.content for token in added if token.special or token.content in template} | set(tokenizer.all_special_tokens)
+    control = sorted((name for name in names if len(name) > 1 and not name.isspace()), key=len, reverse=True)
+    if not control:
+        return text
+    return re.sub("|".join(map(re.escape, control)), lambda found: f"{found[0][0]} {found[0][1:]}", text)
+
+
+def _bos(tokenizer: PreTrainedTokenizerBase) -> str:
+    """The beginning-of-text token where the tokenizer puts one before plain text."""
+    begins = tokenizer("")["input_ids"][:1]
+    return tokenizer.bos_token if begins and begins[0] == tokenizer.bos_token_id else ""
+
+
+class TransformersGenerator:
+    """A causal language model in this process, on the batching engine of `labkit.decoding`.
+
+    Of the model's generation settings only the end tokens and the suppressed tokens are honoured: what the caller
+    does not set is plain sampling at a temperature, as in the paper.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        name: str,
+        batch: int | None = None,
+        kv_tokens: int | None = None,
+    ) -> None:
+        """`batch`: draws running at a time; `kv_tokens`: budget of stored keys and values; None: fit for the model."""
+        self.name, self.model, self.tokenizer = name, model, tokenizer
+        self.batch = batch or sensible_batch(model)
+        self.kv_tokens = kv_tokens or sensible_kv_tokens(model)
+
+    def generate(
+        self, requests: Sequence[Request], settings: Settings, progress: Progress | None = None
+    ) -> list[list[Completion]]:
+        """All draws of all requests; `LabError` before the first one if a prompt leaves no room for an answer."""
+        jobs = [Job(prompt_ids(self.tokenizer, request.question, request.shots), request.seeds) for request in requests]
+        self._check_room(requests, jobs, settings)
+        own = self.model.generation_config
+        said = decode(
+            self.model,
+            jobs,
+            settings,
+            ends=self._ends(),
+            suppressed=own.suppress_tokens or (),
+            batch=self.batch,
+            kv_tokens=self.kv_tokens,
+            progress=progress,
+        )
+        return [[self._completion(draw) for draw in draws] for draws in said]
+
+    def _ends(self) -> set[int]:
+        own = self.model.generation_config.eos_token_id
+        listed = own if isinstance(own, list) else [own]
+        return {end for end in [*listed, self.tokenizer.eos_token_id] if end is not None}
+
+    def _check_room(self, requests: Sequence[Request], jobs: Sequence[Job], settings: Settings) -> None:
+        context = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        for request, job in zip(requests, jobs, strict=True):
+            if context and len(job.ids) + settings.max_new_tokens > context:
+                raise LabError(
+                    f"{request.problem}: its prompt is {len(job.ids)} tokens long and max_new_tokens is "
+                    f"{settings.max_new_tokens}, together more than the {context} that {self.name} can hold: set "
+                    f"max_new_tokens to {max(context - len(job.ids), 0)} or less, or leave the question out"
+                )
+
+    def _completion(self, said: Said) -> Completion:
+        words = said.tokens[:-1] if said.stopped else said.tokens
+        text = self.tokenizer.decode(words, skip_special_tokens=True)
+        return Completion(text, "stop" if said.stopped else "length", len(said.tokens), said.logprob)
+
+
+@dataclass(frozen=True)
+class _Recorded:
+    line: int
+    question: str | None  # as it was put to the teacher, options included; None where the file does not say
+    draw: int
+    completion: Completion
+
+
+class RecordedGenerator:
+    """Draws that a teacher made earlier, from JSON Lines: a teacher's recording, or a run's own `traces/*.jsonl`.
+
+    A recording has `benchmark`, `row` (of the train split), `question`, `text`, and optionally `sample`, `tokens`,
+    `finish_reason` and `model`. Settings are not applied: what was recorded is what is returned.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        """Reads the file; `LabError` names the line that cannot be used."""
+        self.path = Path(path)
+        self.recorded: dict[str, list[_Recorded]] = {}
+        models = []
+        for number, row in _rows(self.path):
+            problem, model, recorded = _recorded(self.path, number, row)
+            self.recorded.setdefault(problem, []).append(recorded)
+            models += [model] if model and model not in models else []
+        for draws in self.recorded.values():
+            draws.sort(key=lambda recorded: recorded.draw)
+        self.name = ", ".join(models) or f"traces:{self.path.name}"
+
+    def generate(
+        self, requests: Sequence[Request], settings: Settings, progress: Progress | None = None
+    ) -> list[list[Completion]]:
+        """The recorded draws of each request, by the number its addresses end in; fewer where there are no more."""
+        answers = []
+        for request in requests:
+            draws = self._draws(request)
+            numbers = [_number(seed, i) for i, seed in enumerate(request.seeds)]
+            answers.append([draws[n].completion for n in numbers if n < len(draws)])
+            if progress is not None:
+                progress(len(answers[-1]))
+        return answers
+
+    def _draws(self, request: Request) -> list[_Recorded]:
+        benchmark = request.problem.split("/")[0]
+        found = sorted({problem.split("/")[0] for problem in self.recorded})
+        if benchmark not in found:
+            raise LabError(f"{self.path}: no traces for benchmark {benchmark} in it (it has {', '.join(found)})")
+        draws = self.recorded.get(request.problem, [])
+        for recorded in draws:
+            if not _same_question(recorded.question, request.question):
+                raise LabError(
+                    f"{self.path}, line {recorded.line}: recorded for another question than {request.problem}: the "
+                    "traces belong to another version of the benchmark"
+                )
+        return draws
+
+
+def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise LabError(f"traces:{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
+    empty = True
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise LabError(f"{path}, line {number}: not JSON ({error.msg})") from None
+        if not isinstance(row, dict):
+            raise LabError(f"{path}, line {number}: not a JSON object")
+        empty = False
+        yield number, row
+    if empty:
+        raise LabError(f"{path}: there are no traces in it")
+
+
+def _recorded(path: Path, number: int, row: dict[str, Any]) -> tuple[str, str | None, _Recorded]:
+    """(Problem.id, model, draw) of one line."""
+    try:
+        if "problem" in row:
+            trace = from_json(Trace, row)
+            said = Completion(trace.text, trace.finish, trace.tokens, trace.logprob)
+            return trace.problem, trace.model, _Recorded(number, None, trace.draw, said)
+        finish = row.get("finish_reason", "stop")
+        if not isinstance(row["text"], str) or not isinstance(row["question"], str) or not isinstance(row["row"], int):
+            raise LabError("`text` and `question` must be text and `row` a whole number")
+        if finish not in ("stop", "length"):
+            raise LabError(f"finish_reason {finish!r} is neither stop nor length")
+        said = Completion(row["text"], finish, int(row.get("tokens", 0)))
+        problem = f"{row['benchmark']}/train/{row['row']}"
+        return problem, row.get("model"), _Recorded(number, row["question"], int(row.get("sample", number)), said)
+    except KeyError as error:
+        raise LabError(f"{path}, line {number}: field {error} is missing; found {', '.join(row)}") from None
+    except (LabError, ValueError, TypeError) as error:
+        raise LabError(f"{path}, line {number}: {error}") from None
+
+
+def _number(seed: str, position: int) -> int:
+    last = seed.rpartition("/")[2]
+    return int(last) if last.isdecimal() else position
+
+
+def _same_question(recorded: str | None, asked: str) -> bool:
+    """Whether one contains the other, white space and the list of options apart."""
+    if recorded is None:
+        return True
+    stem = re.split(r"\n\(?A[.):]\s", recorded)[0]
+    old, stem, new = (" ".join(text.split()) for text in (recorded, stem, asked))
+    return bool(stem) and (stem in new or new in old)

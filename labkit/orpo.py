@@ -1,0 +1,259 @@
+"""The ORPO loss, its metrics, and the optimiser step's forward and backward on packed rows.
+
+    L = L_SFT + lam * L_OR,   L_SFT = -log q(chosen),   L_OR = -log sigmoid(log odds(chosen) - log odds(rejected))
+
+given the prompt, with odds q = q / (1 - q) and there log q = the mean token log-probability (arXiv 2403.07691).
+`orpo_loss` says it on a handful of numbers; `train_step` computes the same, with its gradient, for a whole batch of
+triplets under a token budget. Each chunk of vocabulary logits becomes its gradient as soon as its pairs are complete,
+so the logits of the batch never exist at once and are never computed twice. Metrics carry TRL's names.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, Literal
+from weakref import WeakKeyDictionary
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from labkit.attention import packed_attention
+from labkit.linear import onednn_linears
+from labkit.packing import Example, Row, pack, pad, split
+from labkit.projection import Chunk, ChunkedLoss, TokenLogps, chunks_of, head_replaced
+from labkit.records import LabError
+
+Span = Literal["response", "prompt+response"]
+LOGITS_AT_ONCE = 2**25  # vocabulary scores of one chunk: 128 MiB in fp32
+
+_exact: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()  # models whose packed rows were checked
+
+
+def encode_response(tokenizer: Any, text: str) -> tuple[int, ...]:
+    """Token ids of a response, ending in the end token exactly once. Tokenised apart from its prompt, so that the
+    prompt's ids are the same before every response."""
+    ids = list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    while ids and ids[-1] == tokenizer.eos_token_id:
+        ids.pop()
+    return (*ids, tokenizer.eos_token_id)
+
+
+def encode(
+    tokenizer: Any, prompt: str, chosen: str, rejected: str | None
+) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...] | None]:
+    """Token ids of a triplet. The prompt is taken as it stands: rendered by the chat template, start token included."""
+    ids = tuple(tokenizer(prompt, add_special_tokens=False)["input_ids"])
+    if not ids:
+        raise LabError("a training prompt is empty: give every problem a question")
+    return ids, encode_response(tokenizer, chosen), None if rejected is None else encode_response(tokenizer, rejected)
+
+
+def log1mexp(x: Tensor) -> Tensor:
+    """log(1 - exp(x)) for log-probabilities x <= 0, with a finite gradient everywhere."""
+    x = x.clamp(max=-1e-6)  # probability 1 has infinite odds, and its gradient is nan
+    return torch.log(-torch.expm1(x))
+
+
+def log_odds_ratio(chosen: Tensor, rejected: Tensor) -> Tensor:
+    """log(odds(chosen) / odds(rejected)) of mean token log-probabilities, elementwise."""
+    return (chosen - log1mexp(chosen)) - (rejected - log1mexp(rejected))
+
+
+def orpo_loss(chosen: Tensor, rejected: Tensor, nll: Tensor, lam: float) -> tuple[Tensor, dict[str, float]]:
+    """Loss and metrics of a batch of pairs: mean token log-probabilities [pairs] and the batch's NLL [].
+
+    With no pairs the loss is the NLL, and so are the metrics.
+    """
+    if not len(chosen):
+        return nll, {"nll_loss": nll.item()}
+    log_odds = log_odds_ratio(chosen, rejected)
+    ratio = F.logsigmoid(log_odds).mean()
+    names = ["nll_loss", "log_odds_ratio", "log_odds_chosen", "logps/chosen", "logps/rejected"]
+    names += ["rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies"]
+    values = [nll, ratio, log_odds.mean(), chosen.mean(), rejected.mean()]
+    values += [lam * chosen.mean(), lam * rejected.mean(), lam * (chosen - rejected).mean()]
+    values.append((lam * chosen > lam * rejected).float().mean())
+    return nll - lam * ratio, dict(zip(names, torch.stack(values).tolist(), strict=True))
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What the two means of the loss divide by: the NLL's tokens and the pairs of the whole batch."""
+
+    tokens: int
+    pairs: int
+
+
+def totals(examples: list[Example], nll_span: Span) -> Totals:
+    """The divisors for `examples`; over several processes, their sum belongs to every process."""
+    prompt = nll_span == "prompt+response"
+    tokens = sum(len(c) + prompt * (len(e.prompt) - 1) for e in examples for c in e.chosen)
+    return Totals(tokens, sum(r is not None for e in examples for r in e.rejected))
+
+
+def _chunk_loss(logps: Tensor, chunk: Chunk, whole: Totals, lam: float) -> tuple[Tensor, Tensor, Tensor]:
+    """The chunk's share of the batch's loss, its mean log-probabilities [S], and its share of the NLL."""
+    lengths = torch.tensor(chunk.lengths, device=logps.device)
+    means = torch.zeros(len(chunk.lengths), device=logps.device).index_add(0, chunk.sequence, logps) / lengths
+    nll = -(logps * chunk.weights).sum() / whole.tokens
+    if not chunk.chosen or not lam:
+        return nll, means, nll
+    odds = log_odds_ratio(means[chunk.chosen], means[chunk.rejected])
+    return nll - lam * F.logsigmoid(odds).sum() / whole.pairs, means, nll
+
+
+def _inner(model: nn.Module) -> nn.Module:
+    """The model inside the wrappers of data-parallel training."""
+    while hasattr(model, "module"):
+        model = model.module
+    return model
+
+
+def disable_dropout(model: nn.Module) -> None:
+    """Switch every dropout of the model off, as TRL does for ORPO: the odds of two answers should not be noise."""
+    for module in model.modules():
+        for name in [n for n, v in vars(module).items() if "drop" in n and type(v) is float]:
+            setattr(module, name, 0.0)
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+
+
+def _forward(model: nn.Module, row: Row, work: Callable[..., Tensor]) -> Tensor:
+    """Run `work` on the packed row's last hidden states inside the model's forward, and return what it returned."""
+    with head_replaced(_inner(model), work):
+        out = model(input_ids=row.ids, position_ids=row.positions, use_cache=False, packed_row=row)
+    return out.logits.flatten()
+
+
+def _padded_logits(model: nn.Module, row: Row) -> Tensor:
+    """The model's logits [rows x tokens, vocabulary] of a padded batch."""
+    return model(input_ids=row.ids, attention_mask=row.mask, use_cache=False).logits.float().flatten(0, 1)
+
+
+def _logps(model: nn.Module, examples: list[Example], packed: bool) -> list[Tensor]:
+    """Token log-probabilities of every response, in order, without gradient."""
+    found: list[Tensor] = []
+    device = next(_inner(model).parameters()).device
+    row = (pack if packed else pad)(examples, device)
+
+    def keep(project: Callable[[Tensor], Tensor], limit: int) -> None:
+        for chunk in chunks_of(row, False, limit):
+            logps = TokenLogps.apply(project(chunk.rows), chunk.targets)
+            found.extend(logps.split(chunk.lengths))
+
+    def work(hidden: Tensor, project: Callable[[Tensor], Tensor]) -> Tensor:
+        keep(lambda rows: project(hidden[rows]), _limit(model))
+        return hidden.new_zeros(1)
+
+    inner = _inner(model)
+    with torch.no_grad(), onednn_linears(inner):
+        if packed:
+            with packed_attention(inner.config):
+                _forward(model, row, work)
+        else:
+            logits = _padded_logits(model, row)
+            keep(lambda rows: logits[rows], row.ids.numel())
+    return found
+
+
+def _limit(model: nn.Module) -> int:
+    return max(1, LOGITS_AT_ONCE // _inner(model).config.get_text_config().vocab_size)
+
+
+def packs_exactly(model: nn.Module, examples: list[Example]) -> bool:
+    """Whether packed rows give this model's own log-probabilities: tried once per model, on the first batch.
+
+    If not (attention that takes no function, recurrent layers, positions that are not passed in ...), a warning says
+    so and plain padded batches are used.
+    """
+    inner = _inner(model)
+    if inner not in _exact:
+        first = examples[0]
+        chosen, rejected = first.chosen[0][:32], (first.rejected[0] or first.chosen[0][::-1])[:32]
+        prompt = first.prompt[-256:]
+        probe = [Example(prompt, (chosen,), (rejected,)), Example(prompt[::-1], (rejected, chosen), (None, chosen[:1]))]
+        loose = inner.dtype != torch.float32 or torch.is_autocast_enabled(inner.device.type)
+        try:
+            pairs = zip(_logps(model, probe, True), _logps(model, probe, False), strict=True)
+            worst = max((a - b).abs().max().item() for a, b in pairs)
+            reason = "" if worst < (0.2 if loose else 1e-3) else f"log-probabilities differ by {worst:.3g}"
+        except Exception as error:  # whatever a foreign model raises, the plain way is still open
+            reason = f"{type(error).__name__}: {error}"
+        if reason:
+            name = type(inner).__name__
+            warnings.warn(f"{name} cannot train on packed rows ({reason}): using padded batches, slower", stacklevel=2)
+        _exact[inner] = not reason
+    return _exact[inner]
+
+
+def token_logps(
+    model: nn.Module, examples: list[Example], *, packed: bool = True, max_tokens: int = 4096
+) -> list[list[tuple[Tensor, Tensor | None]]]:
+    """Log-probabilities [tokens] of every response: per example, per pair, (chosen, rejected or None). No gradient."""
+    packed = packed and packs_exactly(model, examples)
+    flat = iter([t for batch in split(examples, max_tokens, packed) for t in _logps(model, batch, packed)])
+    return [[(next(flat), None if r is None else next(flat)) for r in example.rejected] for example in examples]
+
+
+def train_step(
+    model: nn.Module,
+    examples: list[Example],
+    *,
+    lam: float,
+    nll_span: Span = "response",
+    max_tokens: int = 4096,
+    backward: Callable[[Tensor], Any] = Tensor.backward,
+    whole: Totals | None = None,
+    processes: int = 1,
+    packed: bool = True,
+) -> dict[str, float]:
+    """Forward and backward of one optimiser batch: adds the batch's gradient to the parameters, returns its metrics.
+
+    `examples` is cut into micro-batches of at most `max_tokens` tokens (split between pairs), which changes memory and
+    speed but not the gradient. `backward` is `accelerator.backward` in a training loop. With several processes, each
+    passes its own examples, the `totals` of all of them as `whole`, and their number. Dropout is switched off.
+    """
+    inner = _inner(model)
+    disable_dropout(inner)
+    packed = packed and packs_exactly(model, examples)
+    whole = whole or totals(examples, nll_span)
+    chosen: list[Tensor] = []
+    rejected: list[Tensor] = []
+    nlls: list[Tensor] = []
+
+    def loss_of(logits: Tensor, chunk: Chunk) -> Tensor:
+        loss, means, nll = _chunk_loss(TokenLogps.apply(logits, chunk.targets), chunk, whole, lam)
+        chosen.append(means.detach()[chunk.chosen])
+        rejected.append(means.detach()[chunk.rejected])
+        nlls.append(nll.detach())
+        return loss
+
+    with ExitStack() as stack:
+        stack.enter_context(onednn_linears(inner))
+        if packed:
+            stack.enter_context(packed_attention(inner.config))
+        for batch in split(examples, max_tokens, packed):
+            row = (pack if packed else pad)(batch, inner.device)
+            if packed:
+                loss = _packed_loss(model, row, nll_span, loss_of)
+            else:
+                logits = _padded_logits(model, row)
+                (chunk,) = chunks_of(row, nll_span == "prompt+response", logits.numel())
+                loss = loss_of(logits.index_select(0, chunk.rows), chunk)
+            backward(loss * processes)
+    loss, metrics = orpo_loss(torch.cat(chosen), torch.cat(rejected), torch.stack(nlls).sum(), lam)
+    return {"loss": loss.item(), **metrics}
+
+
+def _packed_loss(model: nn.Module, row: Row, nll_span: Span, loss_of: Callable[[Tensor, Chunk], Tensor]) -> Tensor:
+    weights = [p for p in _inner(model).get_output_embeddings().parameters() if p.requires_grad]
+    chunks = chunks_of(row, nll_span == "prompt+response", _limit(model))
+
+    def work(hidden: Tensor, project: Callable[[Tensor], Tensor]) -> Tensor:
+        return ChunkedLoss.apply(lambda rows, chunk: loss_of(project(rows), chunk), chunks, hidden, *weights)
+
+    return _forward(model, row, work)[0]

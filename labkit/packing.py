@@ -1,0 +1,150 @@
+"""Rows for training: all triplets of a prompt in one row without padding, the prompt computed once.
+
+    [prompt A][chosen 1][rejected 1][chosen 2][rejected 2]...[prompt B]...
+
+A branch (a response) attends to its prompt and, causally, to itself; its positions go on from the prompt's. So every
+branch sees exactly what it would see alone (attention.py), and K pairs pay for one prompt instead of 2 K. `pad` builds
+the ordinary padded batch for models where that is not exact; `split` cuts a batch to a budget of tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Example:
+    """Token ids of one prompt's triplets: chosen[i] pairs with rejected[i]; None leaves only the NLL term."""
+
+    prompt: tuple[int, ...]
+    chosen: tuple[tuple[int, ...], ...]
+    rejected: tuple[tuple[int, ...] | None, ...]
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """Predicted tokens: `targets[j]` is predicted by the hidden state at `rows[j]` of the flattened input."""
+
+    rows: list[int]
+    targets: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of the row that attends causally to itself and fully to the prefix before it."""
+
+    start: int
+    length: int
+    prefix: int  # where its prompt starts
+    prefix_length: int  # 0 for a prompt
+
+
+@dataclass(frozen=True)
+class Row:
+    """A micro-batch ready for the model: packed (mask None, segments given) or padded (mask given)."""
+
+    ids: Tensor  # [rows, tokens]
+    positions: Tensor
+    mask: Tensor | None
+    prompts: list[Sequence]  # per example
+    pairs: list[list[tuple[Sequence, Sequence | None]]]  # per example: chosen, rejected
+    segments: list[Segment]
+    cache: dict[Any, Any] = field(default_factory=dict)  # groups and masks, shared by all layers
+
+
+def pack(examples: list[Example], device: torch.device | str = "cpu") -> Row:
+    """One packed row [1, tokens] of all examples."""
+    ids: list[int] = []
+    positions: list[int] = []
+    segments: list[Segment] = []
+
+    def add(tokens: tuple[int, ...], prefix: int, prefix_length: int) -> Sequence:
+        start = len(ids)
+        ids.extend(tokens)
+        positions.extend(range(prefix_length, prefix_length + len(tokens)))
+        segments.append(Segment(start, len(tokens), prefix, prefix_length))
+        if not prefix_length:
+            return Sequence(list(range(start, start + len(tokens) - 1)), tokens[1:])
+        return Sequence([prefix + prefix_length - 1, *range(start, start + len(tokens) - 1)], tokens)
+
+    prompts, pairs = [], []
+    for example in examples:
+        start, length = len(ids), len(example.prompt)
+        prompts.append(add(example.prompt, start, 0))
+        pairs.append(
+            [
+                (add(chosen, start, length), None if rejected is None else add(rejected, start, length))
+                for chosen, rejected in zip(example.chosen, example.rejected, strict=True)
+            ]
+        )
+    tensors = (torch.tensor([values], device=device) for values in (ids, positions))
+    return Row(*tensors, None, prompts, pairs, segments)
+
+
+def pad(examples: list[Example], device: torch.device | str = "cpu") -> Row:
+    """The plain batch [branches, longest]: the prompt again before every branch, padding on the right."""
+    texts = [
+        example.prompt + branch
+        for example in examples
+        for pair in zip(example.chosen, example.rejected, strict=True)
+        for branch in pair
+        if branch is not None
+    ]
+    width = max(map(len, texts))
+    starts = iter(range(0, width * len(texts), width))
+
+    def sequence(prompt: tuple[int, ...], branch: tuple[int, ...]) -> Sequence:
+        first = next(starts) + len(prompt) - 1
+        return Sequence(list(range(first, first + len(branch))), branch)
+
+    prompts, pairs = [], []
+    for example in examples:
+        ready = [
+            tuple(None if branch is None else sequence(example.prompt, branch) for branch in pair)
+            for pair in zip(example.chosen, example.rejected, strict=True)
+        ]
+        last = ready[0][0].rows[0]  # the prompt's tokens are read where its first branch stands
+        prompts.append(Sequence(list(range(last - len(example.prompt) + 1, last)), example.prompt[1:]))
+        pairs.append(ready)
+    ids = torch.tensor([[*text, *[0] * (width - len(text))] for text in texts], device=device)
+    lengths = torch.tensor([len(text) for text in texts], device=device)
+    positions = torch.arange(width, device=device).expand(len(texts), -1)
+    return Row(ids, positions, (positions < lengths[:, None]).long(), prompts, pairs, [])
+
+
+def split(examples: list[Example], max_tokens: int, packed: bool = True) -> list[list[Example]]:
+    """Cut a batch into micro-batches of at most `max_tokens` tokens, between pairs; a prompt may then repeat.
+
+    A single pair longer than `max_tokens` is a micro-batch of its own: a pair cannot be cut.
+    """
+    batches: list[list[Example]] = []
+    pieces: list[tuple[Example, int]] = []  # of the micro-batch in hand: (example, pair)
+
+    def cost(pieces: list[tuple[Example, int]]) -> int:
+        branches = [(e, b) for e, i in pieces for b in (e.chosen[i], e.rejected[i]) if b is not None]
+        if not packed:
+            return len(branches) * max(len(e.prompt) + len(b) for e, b in branches)
+        return sum(len(b) for _, b in branches) + sum(len(e.prompt) for e in {id(e): e for e, _ in pieces}.values())
+
+    def close() -> None:
+        together: dict[int, tuple[Example, list[int]]] = {}
+        for example, pair in pieces:
+            together.setdefault(id(example), (example, []))[1].append(pair)
+        batches.append(
+            [
+                Example(e.prompt, tuple(e.chosen[i] for i in pairs), tuple(e.rejected[i] for i in pairs))
+                for e, pairs in together.values()
+            ]
+        )
+        pieces.clear()
+
+    for piece in [(example, pair) for example in examples for pair in range(len(example.chosen))]:
+        if pieces and cost([*pieces, piece]) > max_tokens:
+            close()
+        pieces.append(piece)
+    close()
+    return batches

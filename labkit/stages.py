@@ -1,0 +1,148 @@
+"""The stages of a run over its folder: sample traces, train an epoch, evaluate. Finished units are never done twice."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from labkit import benchmarks, evaluation, models, runs, sampling, training, triplets
+from labkit.config import RunConfig
+from labkit.generation import Generator, RecordedGenerator, TransformersGenerator, render
+from labkit.records import Answer, Problem, Score, Trace, Triplet
+
+
+@dataclass
+class Lab:
+    """A run in progress: its folder, settings, questions, and the student as it is now."""
+
+    folder: Path
+    config: RunConfig
+    train: list[Problem]
+    test: list[Problem]
+    student: training.State
+
+
+def sample(lab: Lab, job: sampling.Job, wanted: dict[str, int]) -> triplets.Pools:
+    """The kept traces of a stage, sampled where traces/STAGE.jsonl does not hold them yet.
+
+    `wanted`: traces to keep per problem id; problems that are not in it are not asked.
+    """
+    file = f"traces/{job.stage}.jsonl"
+    problems = [problem for problem in lab.train if problem.id in wanted]
+    finished = runs.done(lab.folder, file)
+    if finished < len(problems):
+        runs.write_status(lab.folder, state="sampling", stage=job.stage, epoch=lab.student.epoch)
+        rest = problems[finished:]
+        counts = [wanted[problem.id] for problem in rest]
+        with _bar(f"{job.stage}: {job.want} traces", len(problems), finished) as bar:
+            for chunk in sampling.sample(_speaker(lab, job), rest, counts, job, lab.config, _alive(lab, bar)):
+                finished = min(finished + lab.config.chunk, len(problems))
+                runs.append(lab.folder, file, chunk, finished)
+                bar.update(finished - bar.n)
+                bar.set_postfix(kept=f"{sum(trace.use == 'kept' for trace in chunk) / max(len(chunk), 1):.0%}")
+                _stop_if_asked(lab)
+        counted = sampling.tally(runs.records(lab.folder, file, Trace), wanted)
+        runs.log_line(lab.folder, "events.jsonl", event="sampled", stage=job.stage, **counted)
+        say(f"{job.stage}: kept {counted['kept']} of {counted['draws']} draws; {counted['short']} questions short")
+    return sampling.pools(runs.records(lab.folder, file, Trace))
+
+
+def _speaker(lab: Lab, job: sampling.Job) -> Generator:
+    """Who samples: the teacher's recorded traces or model, or the student as it is now."""
+    if job.side == "student":
+        return _student(lab)
+    spec = lab.config.teacher
+    if spec.startswith("traces:"):
+        return RecordedGenerator(Path(spec.removeprefix("traces:")))
+    return TransformersGenerator(*models.load(spec, lab.config.dtype), spec, batch=lab.config.rows)
+
+
+def _student(lab: Lab) -> TransformersGenerator:
+    student = lab.student
+    model = student.accelerator.unwrap_model(student.model)
+    return TransformersGenerator(model, student.tokenizer, lab.config.student, batch=lab.config.rows)
+
+
+def train(lab: Lab, pairs: Sequence[Triplet], epoch: int) -> None:
+    """One epoch on its triplets, from the step where the student stands; checkpoints on the way and at the end."""
+    config, student = lab.config, lab.student
+    if not runs.done(lab.folder, f"triplets/epoch-{epoch}.jsonl"):
+        runs.append(lab.folder, f"triplets/epoch-{epoch}.jsonl", pairs, 1)
+        runs.log_line(lab.folder, "events.jsonl", event="paired", epoch=epoch, **triplets.tally(pairs))
+    rows, dropped = training.encode(pairs, _prompts(lab), student.tokenizer, config.max_length)
+    if dropped:
+        runs.log_line(lab.folder, "events.jsonl", event="too long", epoch=epoch, dropped=dropped)
+        say(f"epoch {epoch}: {dropped} sides longer than max_length = {config.max_length} tokens left out")
+    steps = training.steps_of(rows, config, epoch)
+    runs.write_status(lab.folder, state="training", stage=f"epoch {epoch}", epoch=student.epoch, steps=len(steps))
+    with _bar(f"epoch {epoch}: steps", len(steps), student.epoch_step) as bar:
+        for metrics in training.train_epoch(student, steps, config):
+            runs.log_line(lab.folder, "metrics.jsonl", **metrics)
+            runs.beat(lab.folder, step=student.step)
+            bar.update()
+            bar.set_postfix(loss=f"{metrics['loss']:.3f}")
+            if student.step % config.checkpoint_steps == 0 or runs.asked_to_stop(lab.folder):
+                training.save_checkpoint(student, lab.folder)
+                _stop_if_asked(lab)
+    training.save_checkpoint(student, lab.folder)
+
+
+def _prompts(lab: Lab) -> dict[str, str]:
+    return {problem.id: rendered(problem, lab.student.tokenizer, lab.config) for problem in lab.train}
+
+
+def rendered(problem: Problem, tokenizer: models.Tokenizer, config: RunConfig) -> str:
+    """The prompt exactly as a model sees it, in sampling, training and evaluation alike."""
+    question = benchmarks.prompt(problem, config.instruction)
+    return render(tokenizer, question, benchmarks.worked_examples(problem, config.shots, config.instruction))
+
+
+def evaluate(lab: Lab) -> None:
+    """Greedy answers of the student as it is now to every test question, and their scores."""
+    epoch = lab.student.epoch
+    if any(score.epoch >= epoch for score in runs.records(lab.folder, "scores.jsonl", Score)):
+        return
+    file = f"answers/epoch-{epoch}.jsonl"
+    finished = runs.done(lab.folder, file)
+    runs.write_status(lab.folder, state="evaluating", stage=f"after epoch {epoch}", epoch=epoch)
+    with _bar(f"epoch {epoch}: test questions", len(lab.test), finished) as bar:
+        for chunk in evaluation.answer(_student(lab), lab.test[finished:], epoch, lab.config, _alive(lab, bar)):
+            finished += len(chunk)
+            runs.append(lab.folder, file, chunk, finished)
+            bar.update(len(chunk))
+            _stop_if_asked(lab)
+    scores = evaluation.scores(runs.records(lab.folder, file, Answer))
+    runs.append(lab.folder, "scores.jsonl", scores, runs.done(lab.folder, "scores.jsonl") + 1)
+    say(f"epoch {epoch}: mean accuracy {sum(score.accuracy for score in scores) / len(scores):.1%}")
+
+
+def say(line: str) -> None:
+    """One line for whoever watches: the terminal, or log.txt."""
+    tqdm.write(line, file=sys.stderr)
+
+
+def _bar(label: str, total: int, finished: int) -> tqdm:
+    """A progress bar with time left on a terminal; nothing in a log."""
+    return tqdm(total=total, initial=finished, desc=label, leave=False, disable=not sys.stderr.isatty())
+
+
+def _alive(lab: Lab, bar: tqdm) -> Callable[[int], None]:
+    """Shows that a long chunk is alive; the bar itself counts whole chunks, which are what a kill cannot take."""
+    drawn = 0
+
+    def told(n: int) -> None:
+        nonlocal drawn
+        drawn += n
+        bar.set_postfix(said=drawn)
+        runs.beat(lab.folder, said=drawn)
+
+    return told
+
+
+def _stop_if_asked(lab: Lab) -> None:
+    if runs.asked_to_stop(lab.folder):
+        raise runs.Stopped

@@ -1,0 +1,192 @@
+"""Optimisation on an epoch's triplets: AdamW, warm-up and cosine over the whole run, checkpoints that resume exactly.
+
+The step itself (packed rows, ORPO loss) is in orpo.py. A step's metrics are yielded, never logged here.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+
+from labkit import models
+from labkit.config import RunConfig
+from labkit.orpo import Example, train_step
+from labkit.orpo import encode as encode_pair
+from labkit.records import Triplet
+
+Ids = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A triplet as token ids."""
+
+    prompt: Ids
+    chosen: Ids
+    rejected: Ids | None
+
+
+@dataclass
+class State:
+    """A student being trained, across epochs."""
+
+    model: models.Model
+    tokenizer: models.Tokenizer
+    optimizer: torch.optim.Optimizer
+    accelerator: Accelerator
+    step: int = 0  # optimiser steps taken
+    epoch: int = 0  # epochs finished
+    epoch_step: int = 0  # steps taken of the epoch under way
+
+
+def prepare(model: models.Model, tokenizer: models.Tokenizer, config: RunConfig) -> State:
+    """The student with its optimiser, ready for step 0."""
+    if config.gradient_checkpointing:
+        model.gradient_checkpointing_enable()
+    accelerator = Accelerator(mixed_precision="no")
+    optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    model, optimizer = accelerator.prepare(model, optimizer)
+    return State(model, tokenizer, optimizer, accelerator)
+
+
+def encode(
+    triplets: Sequence[Triplet], prompts: dict[str, str], tokenizer: models.Tokenizer, max_length: int
+) -> tuple[list[tuple[str, Pair]], int]:
+    """(problem id, token ids) of each triplet, and how many were left out for being longer than `max_length`.
+
+    `prompts`: problem id -> prompt as rendered by the student's chat template. Nothing is ever truncated: a chosen
+    trace that is too long drops its triplet, a rejected one only itself.
+    """
+    rows, dropped = [], 0
+    for triplet in triplets:
+        prompt, chosen, rejected = encode_pair(tokenizer, prompts[triplet.problem], triplet.chosen, triplet.rejected)
+        if rejected and len(prompt) + len(rejected) > max_length:
+            rejected, dropped = None, dropped + 1
+        if len(prompt) + len(chosen) > max_length:
+            dropped += 1
+            continue
+        rows.append((triplet.problem, Pair(prompt, chosen, rejected)))
+    return rows, dropped
+
+
+def steps_of(rows: Sequence[tuple[str, Pair]], config: RunConfig, epoch: int) -> list[list[Example]]:
+    """The epoch's optimiser steps: `batch` triplets each, up to `pairs_per_prompt` of one problem together."""
+    rng = random.Random(f"{config.seed}/order/{epoch}")
+    by_problem: dict[str, list[Pair]] = {}
+    for problem, pair in rows:
+        by_problem.setdefault(problem, []).append(pair)
+    groups: list[tuple[str, list[Pair]]] = []
+    for problem, pairs in by_problem.items():
+        rng.shuffle(pairs)
+        size = config.pairs_per_prompt
+        groups += [(problem, pairs[i : i + size]) for i in range(0, len(pairs), size)]
+    rng.shuffle(groups)
+    line = [(problem, pair) for problem, pairs in groups for pair in pairs]
+    return [_examples(line[i : i + config.batch]) for i in range(0, len(line), config.batch)]
+
+
+def _examples(line: Sequence[tuple[str, Pair]]) -> list[Example]:
+    """One example per problem of a step, with all its pairs."""
+    grouped: dict[str, list[Pair]] = {}
+    for problem, pair in line:
+        grouped.setdefault(problem, []).append(pair)
+    return [
+        Example(pairs[0].prompt, tuple(pair.chosen for pair in pairs), tuple(pair.rejected for pair in pairs))
+        for pairs in grouped.values()
+    ]
+
+
+def rate(progress: float, config: RunConfig) -> float:
+    """Learning rate at a share of the whole run (0 to 1): linear warm-up, then a cosine down to 0."""
+    if progress < config.warmup:
+        return config.learning_rate * progress / config.warmup
+    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * (progress - config.warmup) / (1 - config.warmup or 1)))
+
+
+def train_epoch(state: State, steps: Sequence[Sequence[Example]], config: RunConfig) -> Iterator[dict[str, float]]:
+    """Take the epoch's remaining steps, yielding each one's metrics (TRL's names) after the weights have moved.
+
+    Raises `FloatingPointError` for a loss or gradient that is not finite, before it reaches the weights.
+    """
+    lam = config.lam if config.method == "orpo" else 0.0
+    parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
+    while state.epoch_step < len(steps):
+        began = time.perf_counter()
+        examples = steps[state.epoch_step]
+        speed = rate((state.epoch + (state.epoch_step + 1) / len(steps)) / config.epochs, config)
+        for group in state.optimizer.param_groups:
+            group["lr"] = speed
+        metrics = train_step(
+            state.model,
+            examples,
+            lam=lam,
+            nll_span=config.nll_span,
+            max_tokens=config.max_tokens,
+            backward=state.accelerator.backward,
+        )
+        norm = float(state.accelerator.clip_grad_norm_(parameters, config.clip))
+        if not math.isfinite(metrics["loss"]) or not math.isfinite(norm):
+            raise FloatingPointError(
+                f"loss {metrics['loss']} with gradient norm {norm} at step {state.step + 1}: "
+                "lower learning_rate; the newest checkpoint is good"
+            )
+        state.optimizer.step()
+        state.optimizer.zero_grad()
+        state.step, state.epoch_step = state.step + 1, state.epoch_step + 1
+        yield {
+            "step": state.step,
+            "epoch": round(state.epoch + state.epoch_step / len(steps), 4),
+            **metrics,
+            "grad_norm": norm,
+            "learning_rate": speed,
+            "seconds": round(time.perf_counter() - began, 4),
+        }
+    state.epoch, state.epoch_step = state.epoch + 1, 0
+
+
+# --- checkpoints -----------------------------------------------------------------------------------------------------
+
+
+def save_checkpoint(state: State, folder: Path) -> None:
+    """Write checkpoints/step-N (model, tokenizer, optimiser, position) whole, then remove the older ones."""
+    target = folder / "checkpoints" / f"step-{state.step:07d}-epoch-{state.epoch}"
+    new = target.with_name(target.name + ".new")
+    new.mkdir(parents=True, exist_ok=True)
+    models.save(state.accelerator.unwrap_model(state.model), state.tokenizer, new)
+    torch.save(state.optimizer.state_dict(), new / "optimizer.pt")
+    position = {"step": state.step, "epoch": state.epoch, "epoch_step": state.epoch_step}
+    (new / "position.json").write_text(json.dumps(position) + "\n")
+    if target.exists():
+        shutil.rmtree(target)
+    new.replace(target)
+    for old in target.parent.iterdir():
+        if old != target:
+            shutil.rmtree(old)
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The run's newest whole checkpoint, or None."""
+    found = sorted(path for path in folder.glob("checkpoints/step-*") if path.suffix != ".new")
+    return found[-1] if found else None
+
+
+def restore(state: State, checkpoint: Path) -> None:
+    """Set optimiser and position from a checkpoint; its weights were loaded with the model."""
+    saved = torch.load(checkpoint / "optimizer.pt", weights_only=True, map_location="cpu")
+    state.optimizer.load_state_dict(saved)
+    position = json.loads((checkpoint / "position.json").read_text())
+    state.step, state.epoch, state.epoch_step = position["step"], position["epoch"], position["epoch_step"]
+
+
+def drop_checkpoints(folder: Path) -> None:
+    """Remove the checkpoints of a run that needs them no more."""
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)

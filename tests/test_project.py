@@ -1,0 +1,81 @@
+"""The project keeps its own rules: import order, environment in step, sizes, nothing that runs foreign code."""
+
+import ast
+import re
+import tomllib
+
+import yaml
+from conftest import ROOT
+
+# each file may import only files above it
+ORDER = """
+    records config values answers pocket_cases pocket_choices pocket benchmarks diversity statistics models
+    linear packing projection orpo kv attention choosing decoding generation sampling triplets training evaluation
+    runs stages distill methods compare pocket_models doctor cli __main__
+""".split()
+TORCH = {"models", "linear", "packing", "projection", "orpo", "kv", "attention", "choosing", "decoding", "generation",
+         "training", "pocket_models", "doctor"}  # fmt: skip
+FILES = {path.stem: path for path in (ROOT / "labkit").glob("*.py") if path.stem != "__init__"}
+
+
+def _imports(path):
+    """Module names imported at the top of a file."""
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def test_every_file_has_its_place():
+    assert sorted(FILES) == sorted(ORDER)
+
+
+def test_imports_only_go_upwards():
+    for position, name in enumerate(ORDER):
+        inner = {found.split(".")[1] for found in _imports(FILES[name]) if found.startswith("labkit.")}
+        below = (inner & set(ORDER)) - set(ORDER[:position])
+        assert not below, f"labkit/{name}.py imports {below} from below"
+
+
+def test_torch_stays_where_it_belongs_and_no_ui_is_imported():
+    for name, path in FILES.items():
+        roots = {found.split(".")[0] for found in _imports(path)}
+        assert not roots & {"gradio", "app"}, name
+        assert name in TORCH or not roots & {"torch", "transformers", "accelerate"}, name
+
+
+def test_the_conda_environment_is_in_step_with_the_package():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    *conda, pip = environment["dependencies"]
+    assert pip == {"pip": ["-e ."]}  # whatever the package needs comes from pyproject.toml
+    (python,) = [entry for entry in conda if entry.startswith("python")]
+    lowest = re.search(r">=3\.(\d+)", project["requires-python"]).group(1)
+    assert python == "python=3.12" and int(lowest) <= 12
+    names = {re.split(r"[<>=]", entry)[0] for entry in project["dependencies"]}
+    assert {"jupyterlab", "gradio", "torch", "transformers", "datasets", "plotly", "pandas"} <= names
+
+
+def test_every_dependency_is_pinned_in_constraints():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["test"]]
+    pinned = {line.split("==")[0].lower() for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line}
+    assert not {re.split(r"[<>=\[]", entry)[0].lower() for entry in wanted} - pinned
+
+
+def test_no_foreign_code_is_ever_run():
+    for path in [*FILES.values(), *(ROOT / "app").glob("*.py")]:
+        text = path.read_text()
+        assert "trust_remote_code=True" not in text, path
+        assert not re.search(r"\bimport pickle\b|\beval\(|\bexec\(", text.replace("model.eval(", "").replace(".eval()", "")), path
+        for call in re.findall(r"torch\.load\(.*\)", text):
+            assert "weights_only=True" in call, path
+
+
+def test_the_readme_names_the_commands_that_exist():
+    text = (ROOT / "README.md").read_text()
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"`?make ([a-z-]+)", text):
+        assert re.search(rf"^{target}:", makefile, re.M), target
