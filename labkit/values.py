@@ -217,7 +217,7 @@ def _agrees(label: str, gap: str, rest: str, problem: Problem) -> bool:
     if named_too != label:
         return False
     if not opened and not gap.strip():
-        return bool(re.match(r"(?i)(?:is|because|since|as)\b", rest))
+        return bool(re.match(r"(?i)(?:is(?! (?:not|wrong|incorrect|false))|because|since|as)\b", rest))
     others = "|".join(re.escape(one) for one in problem.labels if one != label)
     other = re.compile(  # a lone letter before a lower-case word is most likely the article
         rf"(?i:\b(?:or|and|nor|not)\s+\W{{0,3}}(?:option\s|choice\s)?(?:{others})\b)"

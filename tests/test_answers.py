@@ -135,7 +135,7 @@ def test_any_text_is_read_without_error_and_its_answer_reads_as_itself(kind):
         text = "".join(rng.choices(words, k=rng.randint(1, 16)))
         for reading in [read(text, problem(kind)), *readings(text, problem(kind))]:
             assert reading.span is None or 0 <= reading.span[0] <= reading.span[1] <= len(text), text
-            if reading.answer is not None:
+            if reading.answer is not None and kind != "text":  # a text may hold an announcement itself
                 assert read(f"Answer: {reading.answer}", problem(kind)).answer == reading.answer, text
 
 
@@ -154,23 +154,16 @@ HOSTILE = [
     "**",
     "#### ",
 ]
-HOSTILE += [
-    "\\boxed{",
-    "Question: ",
-    "Question:\nAnswer: 5\n",
-    "<think>",
-    "(A)",
-    "A, ",
-    "nail ",
-    "yes ",
-    "x = 5, ",
-    "\u0661",
+HOSTILE += ["\\boxed{", "Question: ", "Question:\nAnswer: 5\n", "<think>", "x = 5, ", "\u0661"]
+HOSTILE = [("number", piece) for piece in HOSTILE]
+HOSTILE += [("choice", piece) for piece in ("(A)", "A, ", "nail ", "B) nail ", "a")] + [
+    ("boolean", "yes "),
+    ("boolean", "no, "),
 ]
 
 
-@pytest.mark.parametrize("piece", HOSTILE)
-@pytest.mark.parametrize("kind", ["number", "choice"])
-def test_a_megabyte_of_anything_takes_less_than_a_second(piece, kind):
+@pytest.mark.parametrize(("kind", "piece"), HOSTILE)
+def test_a_megabyte_of_anything_takes_less_than_a_second(kind, piece):
     text = (piece * (1_000_000 // len(piece) + 1))[:1_000_000]
     start = time.process_time()  # processor time: other work on the machine does not count
     read(text, problem(kind))
@@ -201,11 +194,11 @@ def real(name, row):
 def test_the_gold_answer_of_every_real_row_grades_as_correct_and_a_contradiction_does_not():
     problems = list(rows())
     assert len(problems) == 2500
-    for one in problems:
+    assert [one.id for one in problems if outcome(f"Reasoning.\nAnswer: {one.answer}", one) != "correct"] == []
+    for one in problems[::5]:
         texts = dict(zip(one.labels, one.choices, strict=True))
-        right = [one.answer, texts[one.answer], f"({one.answer}) {texts[one.answer]}"] if texts else [one.answer]
+        right = [texts[one.answer], f"({one.answer}) {texts[one.answer]}"] if texts else [one.answer]
         for said in right:
-            assert outcome(f"Reasoning.\nAnswer: {said}", one) == "correct", (one, said)
             assert outcome(f"Reasoning.\n**Answer:** **{said}**.", one) == "correct", (one, said)
             assert outcome(f"Thus the answer is {said}.\nI hope this helps.", one) == "correct", (one, said)
         for label in set(texts) - {one.answer}:
