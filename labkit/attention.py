@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import Any
 
 import torch
@@ -27,36 +26,42 @@ CALL_COST = 4e5  # one more attention call costs about as much as this many (que
 
 @dataclass(frozen=True)
 class Group:
-    """Segments that share one attention call. B segments, L their longest, S longest prefix + L."""
+    """Segments that share one attention call: B segments, L their longest, S longest prefix + L."""
 
     queries_BL: Tensor
     keys_BS: Tensor
     distance_BLS: Tensor  # query position - key position; -1 where the key is hidden or padding
 
 
+@dataclass(frozen=True)
+class Plan:
+    """A row's attention calls and the gathers around them, each done once for all calls."""
+
+    groups: list[Group]
+    queries: Tensor  # every group's queries, flattened, then concatenated
+    keys: Tensor
+    home: Tensor  # [tokens] where each token's result lies in the concatenated outputs
+
+
 def _clusters(segments: list[Segment], width: int) -> list[list[Segment]]:
-    """Segments of similar shape together, as long as the padding costs less than the call it saves."""
+    """Segments of similar shape together, as long as the padding costs less than the calls it saves."""
     clusters: list[list[Segment]] = []
-    ordered = sorted(segments, key=lambda s: (s.length, s.prefix_length))
-    for segment in reversed(ordered):
-        if clusters:
-            group = [*clusters[-1], segment]
-            longest = max(s.length for s in group)
-            area = longest * (max(s.prefix_length for s in group) + longest)
-            wasted = sum(area - s.length * (s.prefix_length + s.length) for s in group) * width
-            if wasted < CALL_COST * (len(group) - 1):
-                clusters[-1] = group
-                continue
-        clusters.append([segment])
+    for segment in sorted(segments, key=lambda s: (s.length, s.prefix_length), reverse=True):
+        group = [*clusters[-1], segment] if clusters else [segment]
+        longest = max(s.length for s in group)
+        area = longest * (max(s.prefix_length for s in group) + longest)
+        wasted = sum(area - s.length * (s.prefix_length + s.length) for s in group) * width
+        if clusters and wasted < CALL_COST * (len(group) - 1):
+            clusters[-1] = group
+        else:
+            clusters.append([segment])
     return clusters
 
 
 def _group(segments: list[Segment], device: torch.device) -> Group:
     """Index tensors of one attention call."""
-    start, length, prefix, before = (
-        torch.tensor([getattr(s, name) for s in segments], device=device)[:, None]
-        for name in ("start", "length", "prefix", "prefix_length")
-    )
+    fields = [[s.start, s.length, s.prefix, s.prefix_length] for s in segments]
+    start, length, prefix, before = torch.tensor(fields, device=device).T[:, :, None]
     longest, longest_prefix = max(s.length for s in segments), max(s.prefix_length for s in segments)
     own = torch.arange(longest, device=device)[None]
     shared = torch.arange(longest_prefix, device=device)[None]
@@ -69,48 +74,56 @@ def _group(segments: list[Segment], device: torch.device) -> Group:
     return Group(queries, keys, distance.masked_fill(hidden, -1))
 
 
-def _plan(row: Row, width: int) -> tuple[list[Group], Tensor]:
-    """The row's attention calls, and where each token's result lies in their concatenated outputs."""
-    if ("groups", width) not in row.cache:
+def _plan(row: Row, width: int) -> Plan:
+    """The row's plan for a model with `width` query channels, made by the first layer and kept for the others."""
+    if ("plan", width) not in row.cache:
         device = row.ids.device
         clusters = _clusters(row.segments, width)
         groups = [_group(cluster, device) for cluster in clusters]
-        offsets = accumulate((g.queries_BL.numel() for g in groups), initial=0)
-        home = torch.empty(row.ids.numel(), dtype=torch.long, device=device)
-        for offset, group, cluster in zip(offsets, groups, clusters, strict=False):
-            longest = group.queries_BL.shape[1]
-            for place, s in enumerate(cluster):
-                first = offset + place * longest
-                home[s.start : s.start + s.length] = torch.arange(first, first + s.length, device=device)
-        row.cache["groups", width] = groups, home
-    return row.cache["groups", width]
+        home = [0] * row.ids.numel()
+        first = 0
+        for cluster in clusters:
+            for segment in cluster:
+                home[segment.start : segment.start + segment.length] = range(first, first + segment.length)
+                first += cluster[0].length  # the longest comes first
+        queries, keys = (torch.cat(x) for x in zip(*((g.queries_BL.flatten(), g.keys_BS.flatten()) for g in groups)))
+        row.cache["plan", width] = Plan(groups, queries, keys, torch.tensor(home, device=device))
+    return row.cache["plan", width]
 
 
-def _visible(row: Row, group: Group, window: int | None) -> Tensor:
-    """Boolean mask [B, 1, L, S], made once per row and window."""
-    key = ("mask", id(group), window)
+def _mask(row: Row, group: Group, window: int | None, dtype: torch.dtype) -> Tensor:
+    """What to add to the scores [B, 1, L, S]: 0 or -inf. Made once per row and window."""
+    key = ("mask", id(group), window, dtype)
     if key not in row.cache:
         visible = group.distance_BLS >= 0
         if window:
             visible &= group.distance_BLS < window
-        padding = torch.arange(group.distance_BLS.shape[1], device=visible.device)
+        padding = torch.arange(visible.shape[1], device=visible.device)
         own = visible.shape[2] - visible.shape[1]
         visible[:, padding, own + padding] = True  # a padded query needs one key; its result is thrown away
-        row.cache[key] = visible[:, None]
+        row.cache[key] = torch.zeros(visible.shape, device=visible.device, dtype=dtype)
+        row.cache[key] = row.cache[key].masked_fill_(~visible, float("-inf"))[:, None]
     return row.cache[key]
 
 
-def _bent_attention(q: Tensor, k: Tensor, v: Tensor, visible: Tensor, scale: float, softcap: Any, sinks: Any) -> Tensor:
+def _bent_attention(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float, softcap: float | None, sinks: Tensor | None
+) -> Tensor:
     """Attention written out, for models that bend the scores (Gemma 2's soft cap, gpt-oss's sinks)."""
     k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (k, v))
     scores = q @ k.transpose(-1, -2) * scale
     if softcap is not None:
         scores = softcap * torch.tanh(scores / softcap)
-    scores = scores.masked_fill(~visible, torch.finfo(scores.dtype).min)
+    scores = scores + mask
     if sinks is not None:
         scores = torch.cat([scores, sinks.view(1, -1, 1, 1).expand(*scores.shape[:3], 1)], -1)
-    weights = scores.softmax(-1)
-    return weights[..., : k.shape[2]] @ v
+    return scores.softmax(-1)[..., : k.shape[2]] @ v
+
+
+def _gathered(x: Tensor, rows: Tensor, shapes: list[torch.Size]) -> list[Tensor]:
+    """x [1, heads, tokens, d] taken at `rows`: one [B, heads, length, d] for each shape [B, length]."""
+    parts = x[0].transpose(0, 1).index_select(0, rows).split([shape.numel() for shape in shapes])
+    return [part.unflatten(0, shape).transpose(1, 2) for part, shape in zip(parts, shapes, strict=True)]
 
 
 def attend(
@@ -132,24 +145,21 @@ def attend(
     """
     if packed_row is None:
         raise TypeError("this model does not hand keyword arguments on to its attention")
-    q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))  # [tokens, heads, d]
-    groups, home = _plan(packed_row, q.shape[1] * q.shape[2])
-    scale = scaling if scaling is not None else q.shape[-1] ** -0.5
+    heads, d = query.shape[1], query.shape[3]
+    plan = _plan(packed_row, heads * d)
+    scale = d**-0.5 if scaling is None else scaling
+    qs = _gathered(query, plan.queries, [g.queries_BL.shape for g in plan.groups])
+    ks, vs = (_gathered(x, plan.keys, [g.keys_BS.shape for g in plan.groups]) for x in (key, value))
     outputs = []
-    for group in groups:
-        visible = _visible(packed_row, group, sliding_window)
-        q_BHLD = q.index_select(0, group.queries_BL.flatten()).unflatten(0, group.queries_BL.shape).transpose(1, 2)
-        k_BHSD, v_BHSD = (
-            x.index_select(0, group.keys_BS.flatten()).unflatten(0, group.keys_BS.shape).transpose(1, 2) for x in (k, v)
-        )
+    for group, q, k, v in zip(plan.groups, qs, ks, vs, strict=True):
+        mask = _mask(packed_row, group, sliding_window, q.dtype)
         if softcap is None and s_aux is None:
-            out = F.scaled_dot_product_attention(
-                q_BHLD, k_BHSD, v_BHSD, attn_mask=visible, scale=scale, enable_gqa=q.shape[1] != k.shape[1]
-            )
+            shared = k.shape[1] != heads
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale, enable_gqa=shared)
         else:
-            out = _bent_attention(q_BHLD, k_BHSD, v_BHSD, visible, scale, softcap, s_aux)
+            out = _bent_attention(q, k, v, mask, scale, softcap, s_aux)
         outputs.append(out.transpose(1, 2).flatten(0, 1))
-    return torch.cat(outputs).index_select(0, home)[None], None
+    return torch.cat(outputs).index_select(0, plan.home)[None], None
 
 
 AttentionInterface.register(NAME, attend)

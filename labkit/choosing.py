@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 _BIN = 256  # tokens of the vocabulary summed together: the search runs over sums first, then inside one
 _CHUNK = 1 << 18  # logits worked on at a time, so that the passes over them stay in the cache
@@ -50,15 +50,12 @@ def _choose(logits: Tensor, uniform: Tensor, settings: Settings) -> tuple[Tensor
 
 
 def _weights(logprobs: Tensor, settings: Settings) -> Tensor:
-    """Unnormalised probabilities, padded with zeros to whole bins: (rows, bins, _BIN)."""
-    rows, size = logprobs.shape
-    weights = logprobs.new_zeros(rows, -(-size // _BIN) * _BIN)
-    real = weights[:, :size]
-    # the largest is set to 1: a low temperature would let all of them underflow
-    torch.mul(logprobs - logprobs.amax(-1, keepdim=True), 1 / settings.temperature, out=real).exp_()
+    """Probabilities at the temperature, padded with zeros to whole bins: (rows, bins, _BIN); unnormalised by top-p."""
+    weights = logprobs if settings.temperature == 1 else (logprobs / settings.temperature)
+    weights = weights.softmax(-1)
     if settings.top_p < 1:
-        real.masked_fill_(real < _least(real, settings.top_p), 0)
-    return weights.view(rows, -1, _BIN)
+        weights = weights.masked_fill(weights < _least(weights, settings.top_p), 0)
+    return nn.functional.pad(weights, (0, -weights.shape[1] % _BIN)).view(len(weights), -1, _BIN)
 
 
 def _least(weights: Tensor, top_p: float) -> Tensor:

@@ -214,7 +214,7 @@ def prefill(model: PreTrainedModel, pool: Pool, prompts: list[Sequence[int]], bl
     places = np.concatenate([np.arange(n) for n in lengths])
     owned = np.concatenate([np.repeat(mine, BLOCK)[:n] for mine, n in zip(blocks, lengths, strict=True)])
     on = lambda array: torch.from_numpy(array).to(model.device)  # noqa: E731
-    step = Prefill(pool, lengths, (on(owned), on(places % BLOCK)))
+    step = Prefill(pool, lengths, on(owned * BLOCK + places % BLOCK))
     return _forward(model, on(np.concatenate([np.asarray(ids, np.int64) for ids in prompts]))[None], on(places)[None], step,
                     on(np.cumsum(lengths) - 1))  # fmt: skip
 
@@ -263,16 +263,18 @@ def _step(run: _Run) -> None:
     _reserve(run)
     draws, prompts = run.draws, list(run.prompts.values())
     index = {prompt.job: i for i, prompt in enumerate(prompts)}
-    width = max(len(prompt.blocks) for prompt in prompts)
-    ages = draws.count - 1
     lengths = np.array([prompt.length for prompt in prompts])
+    used = -(-lengths // BLOCK)
+    prompt_table = np.full((len(prompts), used.max()), -1)
+    prompt_table[np.arange(used.max()) < used[:, None]] = np.concatenate([prompt.blocks for prompt in prompts])
+    ages = draws.count - 1
     step = Decode(
         own=run.own,
         prompts=run.shared,
         table=draws.table[:, : ages.max() // BLOCK + 1],
         ages=ages,
         prompt=np.array([index[job] for job in draws.job.tolist()]),
-        prompt_table=np.stack([np.pad(p.blocks, (0, width - len(p.blocks)), constant_values=-1) for p in prompts]),
+        prompt_table=prompt_table,
         prompt_lengths=lengths,
         device=run.device,
     )

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from labkit import benchmarks, models, runs, training, triplets
-from labkit.benchmarks import prompt
 from labkit.config import RunConfig
 from labkit.generation import RecordedGenerator, Request
+from labkit.prompts import prompt
 from labkit.records import LabError, Problem
 from labkit.sampling import Job, settings
 from labkit.stages import Lab, evaluate, rendered, sample, say, train
@@ -128,7 +128,7 @@ def _recorded(config: RunConfig) -> set[str] | None:
 
 
 def check(config: RunConfig, problems: Sequence[Problem]) -> None:
-    """Raises `LabError` for models that are not there, traces of other questions, and prompts without room to answer."""
+    """Raises `LabError` for missing models, traces of other questions, and prompts that leave no room to answer."""
     if _recorded(config):
         train = [problem for problem in problems if problem.split == "train"]
         asked = [Request(problem.id, prompt(problem, config.instruction), ("0",)) for problem in train]

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
 from labkit.answers import grade
-from labkit.benchmarks import prompt, worked_examples
 from labkit.config import RunConfig
 from labkit.generation import Generator, Request
+from labkit.prompts import prompt, worked_examples
 from labkit.records import OUTCOMES, Answer, Completion, Problem, Score
 from labkit.sampling import settings
 from labkit.statistics import wilson

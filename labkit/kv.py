@@ -71,11 +71,12 @@ class Pool:
         return new
 
 
-def _write(pair: tuple[Tensor, Tensor], place: tuple[Tensor, Tensor], key: Tensor, value: Tensor) -> None:
-    """Store (rows, heads, tokens, width) at `place`, a block and an offset per token in row-major order."""
-    blocks, offsets = place
+def _write(pair: tuple[Tensor, Tensor], places: Tensor, key: Tensor, value: Tensor) -> None:
+    """Store (rows, heads, tokens, width) at `places`: block * BLOCK + offset of each token, in row-major order."""
+    heads = torch.arange(key.shape[1], device=key.device)
+    at = ((places // BLOCK * len(heads))[:, None] + heads) * BLOCK + (places % BLOCK)[:, None]
     for kept, new in zip(pair, (key, value), strict=True):
-        kept[blocks, :, offsets] = new.transpose(1, 2).reshape(len(blocks), new.shape[1], new.shape[3])
+        kept.view(-1, new.shape[3]).index_copy_(0, at.flatten(), new.transpose(1, 2).reshape(-1, new.shape[3]))
 
 
 @dataclass
@@ -84,10 +85,10 @@ class Prefill:
 
     pool: Pool
     lengths: list[int]
-    place: tuple[Tensor, Tensor]  # block and offset of each token
+    places: Tensor  # block * BLOCK + offset of each token
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scaling: float, limits: Limits) -> Tensor:
-        _write(self.pool.layer(layer, k, v), self.place, k, v)
+        _write(self.pool.layer(layer, k, v), self.places, k, v)
         parts, start = [], 0
         for length in sorted(set(self.lengths), key=self.lengths.index):
             count = self.lengths.count(length)
@@ -150,9 +151,8 @@ class Decode:
     bias_of: dict[int | None, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     @cached_property
-    def place(self) -> tuple[Tensor, Tensor]:
-        blocks = self.table[np.arange(len(self.ages)), self.ages // BLOCK]
-        return self.on(blocks), self.on(self.ages % BLOCK)
+    def places(self) -> Tensor:
+        return self.on(self.table[np.arange(len(self.ages)), self.ages // BLOCK] * BLOCK + self.ages % BLOCK)
 
     @cached_property
     def owner(self) -> tuple[Ids, Ids]:
@@ -229,7 +229,7 @@ class Decode:
         group = q.shape[1] // heads
         units = self.units(heads, group)
         pair = self.own.layer(layer, k, v)
-        _write(pair, self.place, k, v)
+        _write(pair, self.places, k, v)
         near = tuple(kept[: self.own.used].flatten(0, 1) for kept in pair)
         far = tuple(kept[: self.prompts.used].flatten(0, 1) for kept in self.prompts.layers[layer])
         queries = (q * scaling).reshape(draws * heads, group * width).index_select(0, units.queries)
@@ -238,37 +238,31 @@ class Decode:
         both = ((near, slice(0, units.near)), (far, slice(units.near, units.total)))
         for (keys, _), part in both:
             torch.bmm(queries[part].view(len(keys), -1, width), keys.mT, out=scores[part].view(len(keys), -1, BLOCK))
-        weights, maxima, sums = self._weigh(scores.float(), units, heads, limits)
+        weights, totals = self._weigh(scores.float(), units, heads, limits)
         weights = weights.to(v.dtype)
         for (_, values), part in both:
-            torch.bmm(
-                weights[part].view(len(values), -1, BLOCK), values, out=out[part].view(len(values), -1, v.shape[3])
-            )
+            torch.bmm(weights[part].view(len(values), -1, BLOCK), values, out=out[part].view(len(values), -1, v.shape[3]))
         out[-1] = 0
-        joined = _join(out.flatten(0, 1).float(), maxima, sums, units.bags)
+        joined = _join(out.flatten(0, 1).float(), totals.flatten(), units.bags)
         return joined.to(q.dtype).view(draws, 1, q.shape[1], -1)
 
-    def _weigh(self, scores: Tensor, units: Units, heads: int, limits: Limits) -> tuple[Tensor, Tensor, Tensor]:
-        """Mask the scores and turn them, in place, into weights relative to their block's maximum; maxima and sums."""
+    def _weigh(self, scores: Tensor, units: Units, heads: int, limits: Limits) -> tuple[Tensor, Tensor]:
+        """Weights inside each block, summing to 1, and the logarithm of what they summed to before, one more unit."""
         if limits.softcap is not None:
-            scores.copy_(_capped(scores, limits.softcap))
+            scores = _capped(scores, limits.softcap)
         near_bias, far_bias = self.bias(limits.window)
         group = scores.shape[1]
         scores[: units.near].view(-1, heads, group, BLOCK).add_(near_bias[:, None, None])
         scores[units.near :].view(len(far_bias), heads, -1, group, BLOCK).add_(far_bias[:, None, :, None])
-        maxima = scores.amax(-1)
-        weights = scores.sub_(maxima[..., None]).exp_()
-        pad = nn.functional.pad
-        return weights, pad(maxima.flatten(), (0, group), value=_NEVER), pad(weights.sum(-1).flatten(), (0, group))
+        weights = scores.softmax(-1)
+        totals = scores.amax(-1) - weights.amax(-1).log()  # the softmax kernel is several times faster than exp
+        return weights, nn.functional.pad(totals, (0, 0, 0, 1), value=_NEVER)
 
 
-def _join(out: Tensor, maxima: Tensor, sums: Tensor, bags: Tensor) -> Tensor:
-    """Per bag: the partial results (rows of `out`), each scaled to the bag's maximum, over the scaled sums."""
-    flat = bags.flatten()
-    scale = maxima.index_select(0, flat).view(bags.shape)
-    scale = (scale - scale.amax(1, keepdim=True)).exp_()
-    total = (sums.index_select(0, flat).view(bags.shape) * scale).sum(1, keepdim=True)
-    return nn.functional.embedding_bag(bags, out, mode="sum", per_sample_weights=scale.div_(total))
+def _join(out: Tensor, totals: Tensor, bags: Tensor) -> Tensor:
+    """Per bag: the rows of `out` that it lists, weighted by the softmax of their `totals`."""
+    scale = totals.index_select(0, bags.flatten()).view(bags.shape).softmax(-1)
+    return nn.functional.embedding_bag(bags, out, mode="sum", per_sample_weights=scale)
 
 
 def _inverse(table: Ids, used: int) -> tuple[Ids, Ids]:

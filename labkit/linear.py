@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+_LEAST = 1 << 16  # weights; below that MKL, with less to set up, is the faster one
 _HERE = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
@@ -65,10 +66,11 @@ def _conv1d(module: Conv1D, rows: Tensor) -> Tensor:
 def _replacement(module: nn.Module) -> Callable[[Tensor], Tensor] | None:
     kinds = {nn.Linear: _layer, Conv1D: _conv1d}  # exact types: a quantised or adapted layer keeps its own way
     kind = kinds.get(type(module))
-    if kind is None or "forward" in vars(module) or module.weight.is_quantized:
+    if kind is None or "forward" in vars(module):
         return None
-    plain = module.weight.device.type == "cpu" and module.weight.dtype == torch.float32
-    return partial(kind, module) if plain else None
+    weight = module.weight
+    fits = weight.device.type == "cpu" and weight.dtype == torch.float32 and weight.numel() >= _LEAST
+    return partial(kind, module) if fits else None
 
 
 @contextmanager

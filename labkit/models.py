@@ -137,8 +137,9 @@ def save(model: Model, tokenizer: Tokenizer, folder: Path) -> None:
 
 @contextmanager
 def _explained(spec: str) -> Iterator[None]:
-    """Turns whatever a loader raises into one line that names the model."""
+    """Turns whatever a loader raises into one line that names the model, and keeps its advice to itself."""
     transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
     try:
         yield
     except LabError:

@@ -1,7 +1,7 @@
 """Number stories and yes/no questions: two of the five small worlds that make the pocket benchmarks.
 
 `gsm8k` and `strategyqa` draw one `Case` each: a question of their namesake's shape in plain English, six ways to argue
-for the right answer (forward, facts first, backwards, by contradiction, ...) and wrong arguments of two sorts. All that
+for the right answer (forward, facts first, backwards, by contradiction) and wrong arguments of two sorts. All that
 a model has to know is in the tables; pocket_choices.py holds the three multiple-choice worlds.
 """
 
@@ -97,13 +97,13 @@ def number_bodies(phrases: tuple[str, str], x: tuple[int, str, int, int], y: tup
 
 
 def gsm8k(rng: Random) -> Case:
-    """A two-step number story; numbers stay below 60."""
+    """A two-step number story; numbers stay below 40, so that a tiny model can learn all sums."""
     story = rng.choice(tuple(STORIES))
     first, second, question, found, final = STORIES[story]
-    a = rng.randint(2, 5) if first == "*" else rng.randint(12, 25) if story == "lost" else rng.randint(5, 20)
-    b = rng.randint(3, 9) if first == "*" else rng.randint(2, 9)
-    most = {"shop": a, "lost": a - b - 1, "bags": 9, "sold": a * b - 1, "both": a}[story]
-    c = a if story == "both" else rng.randint(2, min(9, most))
+    a = rng.randint(*{"*": (2, 4), "-": (13, 18), "+": (5, 12)}[first])
+    b = rng.randint(3 if first == "*" else 2, 7)
+    most = {"shop": a, "lost": a - b - 1, "bags": 7, "sold": a * b - 1, "both": a}[story]
+    c = a if story == "both" else rng.randint(2, min(7, most))
     name, other = rng.sample(NAMES, 2)
     words = {"n": name, "m": other, "i": rng.choice(ITEMS), "a": a, "b": b, "c": c}
     phrases = (found.format(**words), final.format(**words))
@@ -131,76 +131,74 @@ def gsm8k(rng: Random) -> Case:
     )
 
 
-# --- pocket_strategyqa: two facts about time, compared ---------------------------------------------------------------
-AGES = ("the stone age", "ancient times", "the middle ages", "the age of sail", "the age of steam", "modern times")
-PEOPLE = (
-    ("a mammoth hunter", "a cave painter", "a flint carver"),
-    ("a pharaoh", "a Roman soldier", "a gladiator"),
-    ("a Viking", "a knight", "a crusader"),
-    ("a pirate", "a musketeer", "a conquistador"),
-    ("a cowboy", "a gold miner", "a chimney sweep"),
-    ("an astronaut", "a film star", "a jet pilot"),
-)
-THINGS = (
-    ("a campfire", "a stone axe", "a bone needle"),
-    ("a chariot", "a coin", "a papyrus scroll"),
-    ("a windmill", "a crossbow", "a mechanical clock"),
-    ("a telescope", "a microscope", "a thermometer"),
-    ("a steam train", "a telegraph", "a bicycle"),
-    ("a radio", "a laptop", "a satellite"),
-)
-AGE_OF = {name: age for table in (PEOPLE, THINGS) for age, row in enumerate(table) for name in row}
-TIME_QUESTIONS = {  # "use": could y have used x; "thing", "people": is x earlier than y
-    "use": ("Could {y} have used {x}?", "Was {x} already known when {y} lived?",
-            "{n} writes a story in which {y} uses {x}. Could that have happened?",
-            "In a film that {n} saw, {y} owns {x}. Is that true to history?"),
-    "thing": ("Is {x} an older idea than {y}?", "Did people have {x} before they had {y}?",
-              "{n} says that {x} came before {y}. Is {n} right?",
-              "{n} orders a museum by time. Should {x} stand before {y}?"),
-    "people": ("Did {x} live before {y}?", "Could {y} have read about {x} in a history book?",
-               "{n} says that {x} lived earlier than {y}. Is {n} right?",
-               "{n} orders old portraits by time. Should {x} hang before {y}?"),
+# --- pocket_strategyqa: two facts, compared -------------------------------------------------------------------------
+HOMES = {  # home: (animals, places)
+    "the desert": (("a camel", "a scorpion", "a rattlesnake", "a desert fox"),
+                   ("the Sahara", "the Kalahari", "the Mojave", "the Gobi")),
+    "the jungle": (("a toucan", "a jaguar", "a gorilla", "a sloth"),
+                   ("the Amazon", "the Congo", "Borneo", "Sumatra")),
+    "the sea": (("an octopus", "a jellyfish", "a swordfish", "a blue whale"),
+                ("the Pacific", "the Atlantic", "the Indian Ocean", "the Baltic")),
+    "the ice": (("a polar bear", "a walrus", "an arctic fox", "a narwhal"),
+                ("Greenland", "Svalbard", "the Arctic", "Antarctica")),
+    "the plains": (("a zebra", "a giraffe", "a lion", "a rhino"),
+                   ("the Serengeti", "the Pampas", "Kansas", "the Prairies")),
+    "the mountains": (("a yak", "an ibex", "a condor", "a snow leopard"),
+                      ("the Alps", "the Andes", "the Rockies", "the Himalayas")),
 }  # fmt: skip
+HOME_QUESTIONS = (  # what is asked of an animal and a place, and of two animals
+    (
+        "Would {x} find the surroundings it needs in {y}?",
+        "Is the land of {y} the sort of home that {x} has?",
+        "{n} paints {x} in {y}. Is that its sort of home?",
+        "{n} looks for {x} in {y}. Is that the right sort of place?",
+    ),
+    (
+        "Do {x} and {y} share the same sort of home?",
+        "Could a film about one sort of home show both {x} and {y}?",
+        "{n} paints {x} next to {y}. Do they need the same surroundings?",
+        "{n} wants to see {x} and {y}. Is one sort of place enough?",
+    ),
+)
 
 
-def time_bodies(x: str, y: str, age_x: int, age_y: int, early: bool) -> list[str]:
-    """Six arguments about whether x (of age_x) is early enough for y (of age_y); `early` is what they conclude."""
-    ax, ay = AGES[age_x], AGES[age_y]
-    order = "came before" if age_x < age_y else "came after" if age_x > age_y else "is the same as"
-    if early != (age_x <= age_y):  # a reversed comparison
-        order = "came before" if early else "came after"
-    verdict, other = ("early enough", "too late") if early else ("too late", "early enough")
-    fact_x, fact_y = f"{x} belongs to {ax}", f"{y} belongs to {ay}"
+def home_bodies(x: str, y: str, home_x: str, home_y: str, same: bool) -> list[str]:
+    """Six arguments about whether x (of home_x) and y (of home_y) go together; `same` is what they conclude."""
+    fact_x, fact_y = f"{x} belongs to {home_x}", f"{y} belongs to {home_y}"
+    match, other = ("match", "differ") if same else ("differ", "match")
     return [
-        f"{sentence(fact_x)}. {sentence(fact_y)}. {sentence(ax)} {order} {ay}, so the first is {verdict}.",
-        f"{sentence(fact_y)}, while {fact_x}. Since {ax} {order} {ay}, this is {verdict}.",
-        f"For a yes, {x} must not be later than {y}. {sentence(fact_x)} and {fact_y}. "
-        f"{sentence(ax)} {order} {ay}, which is {verdict}.",
-        f"Suppose {x} were {other}. But {fact_x}, {fact_y}, and {ax} {order} {ay}. That cannot be, so it is {verdict}.",
-        f"Two facts decide this, {fact_x} and {fact_y}. On a time line {ax} {order} {ay}, and that is {verdict}.",
-        f"{sentence(ay)} is when we find {y}. {sentence(ax)} is when we find {x}. The second {order} the first, "
-        f"hence {verdict}.",
-    ]  # fmt: skip
+        f"{sentence(fact_x)}. {sentence(fact_y)}. The two {match}.",
+        f"{sentence(fact_y)}, while {fact_x}. Side by side, they {match}.",
+        f"For a yes, {x} and {y} must be of one sort. Now {x} goes with {home_x}, and {y} with {home_y}. "
+        f"The condition {'holds' if same else 'fails'}.",
+        f"Suppose that they {other}. But {fact_x} and {fact_y}. That cannot be, since these {match}.",
+        f"Two facts decide this. One is that {fact_x}, the other that {fact_y}. We see that they {match}.",
+        f"What belongs to {home_y}? Among others {y}. And what belongs to {home_x}? Among others {x}. "
+        f"So the answers {match}.",
+    ]
 
 
 def strategyqa(rng: Random) -> Case:
-    """Is one thing or person early enough for another? Half the answers are yes."""
-    relation = rng.choice(tuple(TIME_QUESTIONS))
-    first, second = {"use": (THINGS, PEOPLE), "thing": (THINGS, THINGS), "people": (PEOPLE, PEOPLE)}[relation]
+    """Do an animal and a place, or two animals, go together? Half the answers are yes."""
+    second, homes = rng.choice((0, 1)), tuple(HOMES)
+    home_x, elsewhere = rng.sample(homes, 2)
     yes = rng.random() < 0.5
-    pairs = [(i, j) for i in range(len(AGES)) for j in range(len(AGES)) if i != j or relation == "use"]
-    age_x, age_y = rng.choice([(i, j) for i, j in pairs if (i <= j) == yes])
-    x, y = rng.choice(first[age_x]), rng.choice(second[age_y])
-    answer, wrong = ("yes", "no") if yes else ("no", "yes")
-    moved = [(i, age_y) for i in range(len(AGES)) if (i <= age_y) != yes and i != age_y]
-    moved += [(age_x, j) for j in range(len(AGES)) if (age_x <= j) != yes and j != age_x]
-    moved = moved or [(age_y, age_x)]  # no single slip turns the stone age against modern times
+    home_y = home_x if yes else elsewhere
+    x = rng.choice(HOMES[home_x][0])
+    y = rng.choice([name for name in HOMES[home_y][1 - second] if name != x])
+    wrong = "no" if yes else "yes"
+    following = homes[(homes.index(home_x) + 1) % len(homes)]  # a fixed confusion about where the animal lives
+    confused = (following, home_y) if yes else (home_y, home_y)
+    misread = home_bodies(x, y, home_x, home_y, not yes)  # the facts are right, the comparison is not
+    moved = [(home_x, home) for home in homes if home != home_x] if yes else [(home_x, home_x)]
+    moved += [(home, home_y) for home in homes if home not in (home_y, following)] if yes else []
     return Case(
-        core=f"{relation} {x} {y}",
-        question=rng.choice(TIME_QUESTIONS[relation]).format(x=x, y=y, n=rng.choice(NAMES)),
+        core=f"{x} {y}" if second == 0 else " ".join(sorted((x, y))),
+        question=rng.choice(HOME_QUESTIONS[second]).format(x=x, y=y, n=rng.choice(NAMES)),
         kind="boolean",
-        answer=answer,
-        bodies=tuple(time_bodies(x, y, age_x, age_y, yes)),
-        misconceptions=tuple((body, wrong) for body in time_bodies(x, y, age_x, age_y, not yes)),
-        slips=tuple((body, wrong) for i, j in moved for body in time_bodies(x, y, i, j, not yes)),
+        answer="yes" if yes else "no",
+        bodies=tuple(home_bodies(x, y, home_x, home_y, yes)),
+        misconceptions=tuple((body, wrong) for body in home_bodies(x, y, *confused, not yes)),
+        slips=tuple((body, wrong) for pair in moved for body in home_bodies(x, y, *pair, not yes))
+        + tuple((body, wrong) for body in misread),
     )

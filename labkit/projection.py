@@ -150,7 +150,7 @@ def head_replaced(model: nn.Module, work: Callable[[Tensor, Callable[[Tensor], T
     neutral = {"logits_scaling": 1.0, "final_logit_softcapping": None}
 
     def forward(hidden: Tensor) -> Tensor:
-        return work(hidden.flatten(0, -2), lambda rows: bend(layer(rows[None])[0].float())).view(1, 1, -1)
+        return work(hidden.flatten(0, -2), lambda rows: bend(layer(rows).float())).view(1, 1, -1)
 
     with _instead(head, forward=forward), _instead(config, **{k: v for k, v in neutral.items() if hasattr(config, k)}):
         yield

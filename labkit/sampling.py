@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from labkit.answers import grade
-from labkit.benchmarks import prompt, worked_examples
 from labkit.config import RunConfig
 from labkit.diversity import NearCopies
 from labkit.generation import Generator, Request, Settings
+from labkit.prompts import prompt, worked_examples
 from labkit.records import Completion, Problem, Trace
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from labkit import benchmarks, evaluation, models, runs, sampling, training, triplets
+from labkit import evaluation, models, runs, sampling, training, triplets
 from labkit.config import RunConfig
 from labkit.generation import Generator, RecordedGenerator, TransformersGenerator, render
+from labkit.prompts import prompt, worked_examples
 from labkit.records import Answer, Problem, Score, Trace, Triplet
 
 
@@ -97,8 +98,8 @@ def _prompts(lab: Lab) -> dict[str, str]:
 
 def rendered(problem: Problem, tokenizer: models.Tokenizer, config: RunConfig) -> str:
     """The prompt exactly as a model sees it, in sampling, training and evaluation alike."""
-    question = benchmarks.prompt(problem, config.instruction)
-    return render(tokenizer, question, benchmarks.worked_examples(problem, config.shots, config.instruction))
+    question = prompt(problem, config.instruction)
+    return render(tokenizer, question, worked_examples(problem, config.shots, config.instruction))
 
 
 def evaluate(lab: Lab) -> None:
@@ -117,6 +118,7 @@ def evaluate(lab: Lab) -> None:
             _stop_if_asked(lab)
     scores = evaluation.scores(runs.records(lab.folder, file, Answer))
     runs.append(lab.folder, "scores.jsonl", scores, runs.done(lab.folder, "scores.jsonl") + 1)
+    runs.log_line(lab.folder, "events.jsonl", event="evaluated", epoch=epoch)
     say(f"epoch {epoch}: mean accuracy {sum(score.accuracy for score in scores) / len(scores):.1%}")
 
 

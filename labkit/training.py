@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import random
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -17,7 +16,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 
-from labkit import models
+from labkit import models, triplets
 from labkit.config import RunConfig
 from labkit.orpo import Example, train_step
 from labkit.orpo import encode as encode_pair
@@ -80,18 +79,8 @@ def encode(
 
 def steps_of(rows: Sequence[tuple[str, Pair]], config: RunConfig, epoch: int) -> list[list[Example]]:
     """The epoch's optimiser steps: `batch` triplets each, up to `pairs_per_prompt` of one problem together."""
-    rng = random.Random(f"{config.seed}/order/{epoch}")
-    by_problem: dict[str, list[Pair]] = {}
-    for problem, pair in rows:
-        by_problem.setdefault(problem, []).append(pair)
-    groups: list[tuple[str, list[Pair]]] = []
-    for problem, pairs in by_problem.items():
-        rng.shuffle(pairs)
-        size = config.pairs_per_prompt
-        groups += [(problem, pairs[i : i + size]) for i in range(0, len(pairs), size)]
-    rng.shuffle(groups)
-    line = [(problem, pair) for problem, pairs in groups for pair in pairs]
-    return [_examples(line[i : i + config.batch]) for i in range(0, len(line), config.batch)]
+    taken = triplets.steps([problem for problem, _ in rows], config, epoch)
+    return [_examples([rows[i] for i in step]) for step in taken]
 
 
 def _examples(line: Sequence[tuple[str, Pair]]) -> list[Example]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 
+from labkit.config import RunConfig
 from labkit.records import Trace, Triplet
 
 Pools = Mapping[str, Sequence[Trace]]  # problem id -> kept traces, in the order they were drawn
@@ -82,3 +83,21 @@ def tally(triplets: Sequence[Triplet]) -> dict[str, float]:
         "fresh_share": round(fresh / len(paired), 4) if paired else 0.0,
         "repeated_negatives": len(paired) - distinct,
     }
+
+
+def steps(problems: Sequence[str], config: RunConfig, epoch: int) -> list[list[int]]:
+    """Which rows each optimiser step of an epoch takes, as positions in `problems` (a problem id per row, in order).
+
+    `batch` rows a step, up to `pairs_per_prompt` of one problem together, in an order fixed by the seed.
+    """
+    rng = random.Random(f"{config.seed}/order/{epoch}")
+    by_problem: dict[str, list[int]] = {}
+    for row, problem in enumerate(problems):
+        by_problem.setdefault(problem, []).append(row)
+    groups: list[list[int]] = []
+    for rows in by_problem.values():
+        rng.shuffle(rows)
+        groups += [rows[i : i + config.pairs_per_prompt] for i in range(0, len(rows), config.pairs_per_prompt)]
+    rng.shuffle(groups)
+    line = [row for group in groups for row in group]
+    return [line[i : i + config.batch] for i in range(0, len(line), config.batch)]

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from labkit import benchmarks
-from labkit.benchmarks import INSTRUCTIONS, draw, load, prompt, without_leaks, worked_examples
+from labkit.benchmarks import draw, load, without_leaks
+from labkit.prompts import INSTRUCTIONS, prompt, worked_examples
 from labkit.records import LabError
 
 OPTIONS = {"text": ["nail", "rope", "cup", "leaf"], "label": ["A", "B", "C", "D"]}

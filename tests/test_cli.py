@@ -73,7 +73,7 @@ BAD = {
     "phi = 2": (None, ["x", *QUICK, "--set", "phi=2"], ["phi = '2'", "1"]),
     "K = 0": (None, ["x", *QUICK, "--set", "k=0"], ["k = '0'", "1"]),
     "lambda not a number": (None, ["x", *QUICK, "--set", "lam=nan"], ["lam"]),
-    "unknown setting": (None, ["x", *QUICK, "--set", "fi=1"], ["fi", "phi"]),
+    "unknown setting": (None, ["x", *QUICK, "--set", "lamda=1"], ["lamda", "'lam'"]),
     "setting without value": (None, ["x", *QUICK, "--set", "phi"], ["field=value"]),
     "fewer draws than K": (None, ["x", *QUICK, "--set", "k=64"], ["max_draws", "64"]),
     "unknown benchmark": (None, ["x", *QUICK, "--benchmarks", "mmlu"], ["mmlu", "gsm8k"]),

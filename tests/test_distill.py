@@ -80,8 +80,11 @@ def test_the_second_epoch_mixes_negatives_of_the_newest_student(whole):
 
 def test_train_and_test_questions_are_disjoint(whole):
     rows = [json.loads(line) for line in (whole / "problems.jsonl").read_text().splitlines()]
-    questions = {split: {row["question"] for row in rows if row["split"] == split} for split in ("train", "test")}
-    assert len(questions["train"]) == 40 and not questions["train"] & questions["test"]
+    asked = {
+        split: {(row["question"], *sorted(row["choices"])) for row in rows if row["split"] == split}
+        for split in ("train", "test")
+    }
+    assert len(asked["train"]) == 40 and not asked["train"] & asked["test"]
 
 
 def test_metrics_have_the_names_and_the_schedule(whole):

@@ -1,0 +1,5 @@
+"""`python -m app`: the dashboard."""
+
+from app.main import main
+
+main()

@@ -1,0 +1,106 @@
+"""The form of a run, made from `RunConfig`: a widget per setting, its description as help, and errors at the field."""
+
+from __future__ import annotations
+
+import shlex
+import types
+from typing import Any, Literal, Union, get_args, get_origin
+
+import gradio as gr
+from pydantic import ValidationError
+
+from labkit.config import RunConfig, recipe, recipes
+from labkit.records import LabError
+
+BASIC = ("method", "teacher", "student", "benchmarks", "problems", "k", "phi", "epochs", "seed")
+GROUPS = {
+    "Data and prompt": ("data", "test_problems", "split", "instruction", "shots"),
+    "Sampling": ("temperature", "top_p", "max_new_tokens", "max_draws", "rouge_threshold"),
+    "Triplets": ("negatives", "unparsed_negatives", "unpaired"),
+    "Objective and optimiser": (
+        "lam", "nll_span", "batch", "pairs_per_prompt", "learning_rate", "warmup", "weight_decay", "clip", "max_tokens",
+        "max_length", "gradient_checkpointing",
+    ),
+    "Running": ("evaluate_every", "checkpoint_steps", "chunk", "rows", "dtype"),
+}  # fmt: skip
+FIELDS = (*BASIC, *(field for group in GROUPS.values() for field in group))
+assert set(FIELDS) == set(RunConfig.model_fields) - {"recipe"}, "every setting has its place in the form"
+
+
+def widget(field: str) -> Any:
+    """The input of one setting: a drop-down, a check box, a number or a text."""
+    info = RunConfig.model_fields[field]
+    help_ = info.description or ""
+    kind = _plain(info.annotation)
+    if get_origin(kind) is Literal:
+        return gr.Dropdown(list(get_args(kind)), label=field, info=help_, value=info.default)
+    if kind is bool:
+        return gr.Checkbox(label=field, info=help_, value=info.default)
+    if kind in (int, float):
+        return gr.Number(label=field, info=help_, value=info.default, precision=0 if kind is int else None)
+    return gr.Textbox(label=field, info=help_, max_length=500)
+
+
+def _plain(kind: Any) -> Any:
+    """`int` of `Annotated[int, ...] | None`."""
+    if get_origin(kind) in (Union, types.UnionType):
+        kind = next(one for one in get_args(kind) if one is not type(None))
+    return get_args(kind)[0] if hasattr(kind, "__metadata__") else kind
+
+
+def fill(config: RunConfig) -> list[Any]:
+    """The widgets' values for a config, in the order of FIELDS."""
+    return [_shown(getattr(config, field)) for field in FIELDS]
+
+
+def _shown(value: Any) -> Any:
+    return ", ".join(value) if isinstance(value, tuple) else value
+
+
+def read(name: str, values: tuple[Any, ...]) -> tuple[RunConfig | None, dict[str, str]]:
+    """The checked settings, or None and what is wrong per field; `""` is for what concerns several fields."""
+    given: dict[str, Any] = {"recipe": name}
+    errors: dict[str, str] = {}
+    for field, value in zip(FIELDS, values, strict=True):
+        empty = value is None or (isinstance(value, str) and not value.strip())
+        given[field] = None if empty else value
+    try:
+        return RunConfig(**given), {}
+    except ValidationError as error:
+        for one in error.errors():
+            field = str(one["loc"][0]) if one["loc"] else ""
+            told = (
+                "needed"
+                if given.get(field, 0) is None
+                else one["msg"].removeprefix("Value error, ").replace("Input", "it")
+            )
+            errors.setdefault(field, told)
+    return None, errors
+
+
+def command(name: str, base: str, config: RunConfig) -> str:
+    """The same run as a command: the recipe and what differs from it."""
+    try:
+        plain = recipe(base)
+    except LabError:
+        plain = None
+    parts = ["labkit", "distill", name or "NAME", *(["--recipe", base] if plain else [])]
+    for field in FIELDS:
+        value = getattr(config, field)
+        if plain is None or value != getattr(plain, field):
+            said = ",".join(value) if isinstance(value, tuple) else "none" if value is None else value
+            parts += ["--set", f"{field}={str(said).lower() if isinstance(said, bool) else said}"]
+    return " ".join(shlex.quote(str(part)) for part in parts)
+
+
+def fresh(base: str, taken: set[str]) -> str:
+    """A free run name that begins like `base`."""
+    stem = base.rstrip("0123456789").rstrip("-") or "run"
+    return next(f"{stem}-{n}" for n in range(1, 100_000) if f"{stem}-{n}" not in taken)
+
+
+def recipe_names() -> list[str]:
+    """Recipes that the form offers, pocket ones first."""
+    return sorted(
+        recipes(), key=lambda name: (not name.startswith("pocket-quick"), not name.startswith("pocket"), name)
+    )

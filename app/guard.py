@@ -1,0 +1,88 @@
+"""Who may talk to the server: this machine's own pages only, and only to what the pages use.
+
+Gradio checks neither Host nor Origin, so a page anywhere could start runs through DNS rebinding or a plain POST. The
+guard refuses those before Gradio sees them, and closes what the dashboard has no use for: uploads, the API, monitoring.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+CLOSED = (
+    "/monitoring", "/gradio_api/upload", "/gradio_api/call/", "/gradio_api/api/", "/gradio_api/run/", "/gradio_api/info",
+    "/gradio_api/openapi.json", "/gradio_api/proxy=", "/gradio_api/deep_link", "/gradio_api/vibe",
+    "/gradio_api/process_recording", "/gradio_api/stream/", "/gradio_api/mcp", "/call/", "/run/", "/api/", "/upload",
+    "/docs", "/redoc", "/openapi.json", "/proxy=",
+)  # fmt: skip
+POLICY = (
+    "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+    "connect-src 'self'; object-src 'none'; base-uri 'self'; "
+    "frame-ancestors 'self' http://127.0.0.1:* http://localhost:* https://huggingface.co"
+)
+HEADERS = [
+    (b"content-security-policy", POLICY.encode()),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+]
+TOKEN = secrets.token_urlsafe(24)  # in the page, and demanded by whatever starts, stops or deletes
+
+
+def allowed(token: str) -> bool:
+    """Whether a call that changes something comes from a page of this server."""
+    return secrets.compare_digest(str(token).encode("utf-8", "replace"), TOKEN.encode())
+
+
+class Guard:
+    """ASGI middleware. `hosts`: every `HOST:PORT` under which the server may be asked; `public`: another, without port."""
+
+    def __init__(self, app: Any, hosts: tuple[str, ...], public: str = ""):
+        self.app = app
+        self.hosts = {*hosts, public} - {""}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in {"http", "websocket"}:
+            await self.app(scope, receive, send)
+            return
+        reason = self.refusal(scope)
+        if reason:
+            await _refuse(scope, send, reason)
+            return
+
+        async def sent(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", []), *HEADERS]
+            await send(message)
+
+        await self.app(scope, receive, sent)
+
+    def refusal(self, scope: Scope) -> str | None:
+        """Why a request is refused, or None."""
+        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        host = headers.get(b"host", "")
+        if host not in self.hosts:
+            return "wrong host"
+        origin = headers.get(b"origin")
+        if origin is not None and origin.partition("://")[2] != host:
+            return "wrong origin"
+        changing = scope["type"] == "websocket" or scope.get("method") not in {"GET", "HEAD"}
+        if changing and headers.get(b"sec-fetch-site", "none") not in {"same-origin", "none"}:
+            return "from another site"
+        if any(scope["path"].startswith(path) for path in CLOSED):
+            return "closed"
+        return None
+
+
+async def _refuse(scope: Scope, send: Send, reason: str) -> None:
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.close", "code": 1008})
+        return
+    body = f"refused: {reason}\n".encode()
+    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": 403, "headers": [*headers, *HEADERS]})
+    await send({"type": "http.response.body", "body": body})

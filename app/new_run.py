@@ -1,0 +1,140 @@
+"""The form for a new run inside the Runs tab: recipe first, the rest folded, with the command and an estimate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from app import estimate, form, guard, launcher, pieces, store
+from app.pieces import text
+from app.tab import LAST, QUIET
+from app.theme import live
+from labkit import runs
+from labkit.config import RunConfig, recipe
+from labkit.records import LabError
+
+DEFAULT = "pocket-quick"
+INTRO = (
+    "<p>This public demo replays recorded runs. You can also start one quick pocket run: five generated benchmarks, a small "
+    "teacher and a smaller student, a few minutes on a processor. One run at a time.</p>"
+)
+
+
+def build(runs_dir: Path, pending: gr.State) -> dict[str, Any]:
+    """Lay the form out; returns the parts that others fill: `folded`, `recipe`, `name`, `fields`."""
+    token, told = gr.Textbox(visible=False), live(elem_id="start-told")
+    if launcher.demo_mode():
+        return _demo(runs_dir, pending, token, told)
+    with gr.Accordion("New run", open=False, elem_id="new-run") as folded:
+        with gr.Row(elem_classes="form-grid"):
+            base = gr.Dropdown(
+                form.recipe_names(),
+                value=DEFAULT,
+                label="recipe",
+                info="Settings to start from: how large, which models.",
+            )
+            name = gr.Textbox(label="name", max_length=100, info="Letters, digits, '.', '_', '-'; names the folder.")
+        widgets: dict[str, Any] = {}
+        with gr.Row(elem_classes="form-grid"):
+            widgets |= {field: form.widget(field) for field in form.BASIC}
+        with gr.Accordion("All other settings", open=False):
+            for title, group in form.GROUPS.items():
+                gr.HTML(f"<h3>{title}</h3>", js_on_load=None)
+                with gr.Row(elem_classes="form-grid"):
+                    widgets |= {field: form.widget(field) for field in group}
+        fields = [widgets[field] for field in form.FIELDS]
+        preview = live(elem_id="preview")
+        start = gr.Button("Start", variant="primary", elem_id="start")
+
+    def filled(chosen: str) -> list[Any]:
+        return form.fill(recipe(chosen))
+
+    def previewed(called: str, chosen: str, *values: Any) -> str:
+        config, errors = form.read(chosen, values)
+        if config is None:
+            lines = "".join(
+                f"<li><b>{text(field or 'settings')}</b>: {text(why)}</li>" for field, why in errors.items()
+            )
+            return f'<div class="error"><b>Not yet.</b><ul style="margin:4px 0 0 18px">{lines}</ul></div>'
+        said = text(form.command(called, chosen, config))
+        return (
+            f'<div class="panel">{estimate.estimate(runs_dir, config)}<p>The same from a terminal: <button class="small-button" '
+            f'data-copy="command">Copy</button></p><pre class="command" id="command">{said}</pre></div>'
+        )
+
+    def checked(called: str, chosen: str, *values: Any) -> list[Any]:
+        _, errors = form.read(chosen, values[:-1])
+        name_error = _name_error(runs_dir, called)
+        known = [gr.validate(field not in errors, errors.get(field, "")) for field in form.FIELDS]
+        return [gr.validate(not name_error, name_error), gr.validate(True, ""), *known, gr.validate(True, "")]
+
+    def started(called: str, chosen: str, *values: Any) -> list[Any]:
+        try:
+            require(values[-1])
+            config, errors = form.read(chosen, values[:-1])
+            if config is None:
+                raise LabError("; ".join(f"{field}: {why}" for field, why in errors.items()))
+            launcher.start(runs_dir, called, config)
+        except LabError as error:
+            return [pieces.problem_of(error), gr.skip(), gr.skip(), gr.skip()]
+        return [
+            _good(called),
+            called,
+            gr.Accordion(open=False),
+            form.fresh(called, set(store.folders(runs_dir)) | {called}),
+        ]
+
+    everything = [name, base, *fields]
+    base.input(filled, base, fields, **QUIET)
+    gr.on([one.change for one in everything], previewed, everything, preview, **LAST)
+    start.click(
+        started, [*everything, token], [told, pending, folded, name], validator=checked,
+        js="(...values) => lab.signed(...values)", **QUIET,
+    )  # fmt: skip
+    return {"folded": folded, "recipe": base, "name": name, "fields": fields}
+
+
+def _demo(runs_dir: Path, pending: gr.State, token: gr.Textbox, told: gr.HTML) -> dict[str, Any]:
+    gr.HTML(f'<div class="panel">{INTRO}</div>', js_on_load=None)
+    start = gr.Button("Start the quick pocket run", variant="primary", elem_id="start")
+
+    def started(signature: str) -> list[Any]:
+        try:
+            if not guard.allowed(signature):
+                raise LabError("this page is older than the server: reload it")
+            name = launcher.start_demo(runs_dir)
+        except LabError as error:
+            return [pieces.problem_of(error), gr.skip()]
+        return [_good(name), name]
+
+    start.click(started, [token], [told, pending], js="(value) => lab.signed(value)", **QUIET)
+    return {}
+
+
+def require(token: str) -> None:
+    """Raises `LabError` unless a page of this server asks, and more is allowed than a public demo allows."""
+    if not guard.allowed(token):
+        raise LabError("this page is older than the server: reload it")
+    if launcher.demo_mode():
+        raise LabError("this public demo only replays recorded runs and starts the quick pocket run")
+
+
+def _good(name: str) -> str:
+    return f'<div class="good"><b>✓</b> {text(name)}: checking models and questions, then it starts or waits its turn.</div>'
+
+
+def _name_error(runs_dir: Path, name: str) -> str:
+    try:
+        folder = runs.folder_of(runs_dir, name)
+    except LabError as error:
+        return str(error)
+    taken = folder.exists() or name in store.folders(runs_dir) or name in launcher.drafts(runs_dir)
+    return f"a run {name} exists: choose another name" if taken else ""
+
+
+def refill(parts: dict[str, Any], runs_dir: Path, config: RunConfig, name: str) -> list[Any]:
+    """Values for `folded`, `recipe`, `name` and `fields` that show a config again, under a free name."""
+    known = config.recipe if config.recipe in form.recipe_names() else DEFAULT
+    return [gr.Accordion(open=True), known, name, *form.fill(config)] if parts else []

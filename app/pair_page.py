@@ -1,0 +1,179 @@
+"""The Pairs tab as HTML: the list of an epoch's pairs, and one pair with its differences, sources and step."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from app import pieces, store
+from app.pieces import text
+from app.trace_page import stage_of
+from labkit import triplets
+from labkit.records import Trace, Triplet
+
+PAGE = 40
+LONG = 6000  # words of a side beyond which no differences are worked out
+SOURCES = ("all", "initial student", "newest student", "teacher", "none")
+
+
+def choose(where: Path, epoch: int, source: str, q: str) -> list[int]:
+    """Lines of an epoch's triplets that match: where the negative came from, and words of either side."""
+    found = store.triplets(where, epoch)
+    columns = found.columns
+    mask = np.ones(len(found), bool)
+    if source != SOURCES[0]:
+        kinds = {
+            "none": columns["source"] < 0,
+            "teacher": columns["teacher"] == 1,
+            "initial student": (columns["source"] == 0) & (columns["teacher"] == 0),
+            "newest student": columns["source"] > 0,
+        }
+        mask &= kinds[source]
+    if q:
+        wanted = {i for i, name in enumerate(found.names) if q.lower() in name.lower()}
+        mask &= store.containing(found, q) | np.isin(columns["problem"], list(wanted))
+    return np.flatnonzero(mask).tolist()
+
+
+def listing(where: Path, epoch: int, lines: Sequence[int], current: int, page: int) -> str:
+    """A page of the list of pairs."""
+    if not lines:
+        return pieces.empty("No pair matches", "Take a filter off, or choose another epoch.")
+    problems = store.problems(where)
+    part = lines[page * PAGE : (page + 1) * PAGE]
+    items = ""
+    for line, one in zip(part, store.read(store.triplets(where, epoch), Triplet, np.array(part)), strict=True):
+        problem = problems[one.problem]
+        items += (
+            f'<button class="item" data-pick="{line}"><span class="where"><span>{text(one.problem.replace("/train/", " "))}'
+            f" · pair {one.draw}</span><span>{_source(one)}</span></span>"
+            f'<span class="what">{text(problem.question[:200])}</span></button>'
+        )
+    last = (len(lines) - 1) // PAGE
+    off = ("disabled" if page <= 0 else ""), ("disabled" if page >= last else "")
+    return (
+        f'<div class="scroller" tabindex="0" role="group" aria-label="pairs">{items}</div>'
+        f'<div class="pager"><button data-pick="page:{page - 1}" {off[0]}>‹ Back</button><span>{len(lines):,} pairs · page '
+        f'{page + 1} of {last + 1}</span><button data-pick="page:{page + 1}" {off[1]}>More ›</button></div>'
+        + pieces.mark("pair-list", str(current))
+    )
+
+
+def _source(one: Triplet) -> str:
+    if one.rejected is None:
+        return "no negative"
+    return pieces.side(one.rejected_side or "", one.rejected_epoch)
+
+
+def detail(where: Path, epoch: int, line: int) -> str:
+    """One pair: the question, chosen beside rejected with differing words marked, and where each came from."""
+    one = store.triplet(store.triplets(where, epoch), line)
+    traces = store.traces_of(where, one.problem)
+    chosen = _trace(traces, "teacher", 0, one.chosen_draw, one.chosen)
+    rejected = _trace(traces, one.rejected_side, one.rejected_epoch, one.rejected_draw, one.rejected)
+    marks = differences(one.chosen, one.rejected) if one.rejected is not None else ([], [])
+    told = pieces.facts(
+        problem=one.problem, epoch=epoch, pair=one.draw, used_at_step=step(where, epoch, line),
+        phi=f"{store.config(where).phi:g}",
+    )  # fmt: skip
+    other = (
+        _card(where, "rejected", one.rejected, rejected, marks[1])
+        if one.rejected is not None
+        else pieces.empty("No rejected side", "No wrong answer was found for this question: only the NLL term is left.")
+    )
+    return (
+        f'<div class="panel">{pieces.question(store.problems(where)[one.problem])}{told}</div><div class="sides">'
+        f"<section>{_card(where, 'chosen', one.chosen, chosen, marks[0])}</section><section>{other}</section></div>"
+        '<p class="caption" style="margin-top:8px">Marked: words that only this side has.</p>'
+    )
+
+
+def _trace(
+    traces: Sequence[Trace], side: str | None, epoch: int | None, draw: int | None, said: str | None
+) -> Trace | None:
+    for trace in traces:
+        if (trace.side, trace.draw, trace.text) == (side, draw, said) and trace.epoch == (epoch or 0):
+            return trace
+    return None
+
+
+def _card(where: Path, name: str, said: str, trace: Trace | None, marks: list[tuple[int, int]]) -> str:
+    kind = "add" if name == "chosen" else "cut"
+    body = pieces.spans(said, [(start, end, kind) for start, end in marks])
+    source = "its trace is not in this run's folder"
+    grade = ""
+    if trace is not None:
+        config = store.config(where)
+        grade = pieces.outcome(trace.outcome)
+        logprob = "" if trace.logprob is None else f" · log-prob when drawn {pieces.number(trace.logprob)}"
+        source = (
+            f"{pieces.side(trace.side, trace.epoch)} · draw {trace.draw} · answer {text(trace.answer)} by {text(trace.rule)} · "
+            f"{trace.tokens} tokens{logprob} · T {trace.temperature:g} · {text(trace.model)} · "
+            f"seed {config.seed}/{stage_of(trace)}/{trace.draw}"
+        )
+    return (
+        f'<article class="trace {trace.outcome if trace else ""}" tabindex="-1"><header><b>{name}</b>{grade}</header>'
+        f'<div class="said" dir="auto" tabindex="0" role="group" aria-label="{name}">{body}</div><footer>{source}</footer></article>'
+    )
+
+
+def differences(first: str, second: str) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """Character ranges of the words that only one of two texts has, in each of them; none for very long texts."""
+    words = [list(re.finditer(r"\w+|[^\w\s]", one)) for one in (first, second)]
+    if max(map(len, words)) > LONG:
+        return [], []
+    plain = [[word[0].lower() for word in side] for side in words]
+    ranges: tuple[list[tuple[int, int]], list[tuple[int, int]]] = ([], [])
+    for tag, a, b, c, d in difflib.SequenceMatcher(None, *plain, autojunk=False).get_opcodes():
+        if tag != "equal":
+            for side, (start, end) in enumerate(((a, b), (c, d))):
+                if end > start:
+                    ranges[side].append((words[side][start].start(), words[side][end - 1].end()))
+    return ranges
+
+
+def step(where: Path, epoch: int, line: int) -> str | None:
+    """The optimiser step that used a pair, counted over the whole run; None where long rows were left out on the way."""
+    if any(event["epoch"] <= epoch for event in store.events(where, "too long")):
+        return None
+    before = 0
+    for earlier in range(1, epoch + 1):
+        found = store.triplets(where, earlier)
+        taken = _steps(where, earlier, len(found))
+        if earlier == epoch:
+            return str(before + taken[line]) if line in taken else None
+        before += max(taken.values(), default=0)
+    return None
+
+
+@lru_cache(maxsize=64)
+def _steps(where: Path, epoch: int, rows: int) -> dict[int, int]:
+    found = store.triplets(where, epoch)
+    names = [found.names[i] for i in found.columns["problem"][:rows]]
+    steps = triplets.steps(names, store.config(where), epoch)
+    return {row: number for number, step in enumerate(steps, 1) for row in step}
+
+
+def policy_rows(where: Path) -> list[dict[str, float]]:
+    """Per epoch: initial and refreshed negatives, and what the fresh sampling dropped and lacked."""
+    sampled = {event["stage"]: event for event in store.events(where, "sampled")}
+    rows = []
+    for epoch in store.epochs(where):
+        source = store.triplets(where, epoch).columns["source"]
+        stage = sampled.get(f"student-{epoch - 1}", sampled.get("teacher-wrong", {}) if epoch == 1 else {})
+        rows.append(
+            {
+                "epoch": epoch,
+                "initial": int((source == 0).sum()),
+                "fresh": int((source > 0).sum()),
+                "without_negative": int((source < 0).sum()),
+                "near_copies": stage.get("near-copy", 0),
+                "empty": stage.get("empty", 0),
+            }
+        )
+    return rows

@@ -1,0 +1,141 @@
+// What the page does by itself: the address follows the view, plots keep their zoom, keys move, the threshold strikes out.
+window.lab = (() => {
+  const meta = name => document.querySelector(`meta[name="${name}"]`)?.content ?? '';
+
+  function sync(changes) {
+    const url = new URL(location);
+    for (const [key, value] of Object.entries(changes)) {
+      if (value === null || value === undefined || value === '') url.searchParams.delete(key);
+      else url.searchParams.set(key, value);
+    }
+    if (url.href !== location.href) history.replaceState(null, '', url);
+  }
+
+  let plotly;
+  function loaded() {
+    plotly ??= new Promise((done, failed) => {
+      const script = document.createElement('script');
+      script.src = meta('labkit-plotly');
+      script.onload = () => done(window.Plotly);
+      script.onerror = failed;
+      document.head.append(script);
+    });
+    return plotly;
+  }
+
+  function plot(element, props, watch) {
+    const div = element.querySelector('.plot');
+    const dark = () => document.body.classList.contains('dark');
+    async function draw() {
+      if (!props.value) { div.replaceChildren(); div.style.minHeight = ''; return; }
+      const spec = JSON.parse(props.value), ink = dark() ? '#d5dae1' : '#3c4654';
+      spec.layout.font.color = ink;
+      for (const note of spec.layout.annotations ?? []) note.font = {...note.font, color: ink, size: 12};
+      for (const trace of spec.data) {
+        if (trace.error_y) trace.error_y.color = dark() ? '#f2f4f7' : '#1b2330';
+        if (trace.name === 'chance') { trace.marker.color = ink; trace.marker.line.color = ink; }
+      }
+      div.style.minHeight = spec.layout.height + 'px';
+      if (spec.layout.meta?.alt) div.setAttribute('aria-label', spec.layout.meta.alt);
+      const Plotly = await loaded();
+      if (div.isConnected) Plotly.react(div, spec.data, spec.layout,
+        {responsive: true, displaylogo: false, displayModeBar: 'hover', modeBarButtonsToRemove: ['select2d', 'lasso2d']});
+    }
+    const seen = new IntersectionObserver(found => {
+      if (found.some(one => one.isIntersecting)) { if (div._fullLayout) window.Plotly.Plots.resize(div); else draw(); }
+    });
+    seen.observe(div);
+    watch('value', draw);
+    new MutationObserver(() => { if (div._fullLayout) draw(); }).observe(document.body, {attributeFilter: ['class']});
+  }
+
+  function live(element, trigger, watch) {
+    const update = () => {
+      for (const one of element.querySelectorAll('[data-url]')) sync(JSON.parse(one.dataset.url));
+      for (const one of element.querySelectorAll('[data-mark]')) mark(one.dataset.mark);
+      for (const one of element.querySelectorAll('[data-threshold]')) strike(one);
+    };
+    element.addEventListener('click', event => {
+      const one = event.target.closest('[data-pick]');
+      if (one) trigger('click', {pick: one.dataset.pick});
+      const copied = event.target.closest('[data-copy]');
+      if (copied) copy(copied);
+    });
+    element.addEventListener('input', event => { if (event.target.matches('[data-threshold]')) strike(event.target); });
+    watch('value', update);
+    update();
+  }
+
+  function copy(button) {
+    const text = document.getElementById(button.dataset.copy)?.textContent ?? '', label = button.textContent;
+    navigator.clipboard?.writeText(text).then(() => {
+      button.textContent = 'Copied';
+      setTimeout(() => { button.textContent = label; }, 1200);
+    });
+  }
+
+  // "list: pick" marks one item of a list as the current one
+  function mark(what) {
+    const [list, pick] = JSON.parse(what);
+    for (const one of document.querySelectorAll(`#${list} [data-pick]`)) {
+      if (one.dataset.pick === pick) {
+        one.setAttribute('aria-current', 'true');
+        const box = one.closest('.scroller');
+        if (box && (one.offsetTop < box.scrollTop || one.offsetTop + one.offsetHeight > box.scrollTop + box.clientHeight))
+          box.scrollTop = one.offsetTop - box.clientHeight / 3;
+      } else one.removeAttribute('aria-current');
+    }
+  }
+
+  // A trace is struck out if its ROUGE-L with one kept before it is above the threshold: the rule of the sampler.
+  function strike(slider) {
+    const panel = slider.closest('.diversity'), at = Number(slider.value);
+    panel.querySelector('output').textContent = at.toFixed(2);
+    for (const table of panel.querySelectorAll('table[data-draws]')) {
+      const draws = table.dataset.draws.split(' '), rows = [...table.tBodies[0].rows], kept = [], out = [];
+      rows.forEach((row, i) => {
+        const close = kept.some(j => Number(row.cells[j + 1].dataset.v) > at);
+        if (close) out.push(i); else kept.push(i);
+        [...row.cells].slice(1).forEach((cell, j) => cell.classList.toggle('over', i !== j && Number(cell.dataset.v) > at));
+      });
+      rows.forEach((row, i) => {
+        const gone = out.includes(i);
+        row.cells[0].classList.toggle('struck', gone);
+        table.tHead?.rows[0].cells[i + 1].classList.toggle('struck', gone);
+        document.getElementById(draws[i])?.classList.toggle('struck', gone);
+      });
+      const told = table.parentElement.querySelector('.told');
+      if (told) told.textContent = out.length ? `${out.length} of ${rows.length} would be rejected` : `all ${rows.length} would be kept`;
+    }
+  }
+
+  const typing = node => node.closest('input, textarea, select, [contenteditable], [role=listbox]');
+  const shown = node => node && node.offsetParent !== null;
+  function key(event) {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.key === 'Escape' && typing(event.target)) { event.target.blur(); return; }
+    if (typing(event.target)) return;
+    const button = [...document.querySelectorAll({j: '.key-j', k: '.key-k'}[event.key] ?? '.none')].find(shown);
+    if (button) { event.preventDefault(); button.click(); }
+    if (event.key === '/') {
+      const search = [...document.querySelectorAll('.key-search textarea, .key-search input')].find(shown);
+      if (search) { event.preventDefault(); search.focus(); search.select(); }
+    }
+    if (event.key === '[' || event.key === ']') {
+      const cards = [...document.querySelectorAll('.trace')].filter(shown);
+      if (!cards.length) return;
+      const at = cards.indexOf(document.activeElement.closest('.trace'));
+      const next = cards[Math.min(cards.length - 1, Math.max(0, at + (event.key === ']' ? 1 : -1)))];
+      event.preventDefault();
+      next.focus();
+      next.scrollIntoView({block: 'nearest'});
+    }
+  }
+  document.addEventListener('keydown', key);
+
+  const token = () => meta('labkit-token');
+  // the last input of an event that changes something is the token's place
+  const signed = (...values) => { values[values.length - 1] = token(); return values; };
+  const dark = () => { document.body.classList.toggle('dark'); };
+  return {sync, plot, live, signed, dark};
+})();

@@ -1,0 +1,32 @@
+"""The accuracies that the paper publishes (arXiv 2509.25100), in percent: to be drawn beside a run of the same size."""
+
+from __future__ import annotations
+
+BENCHMARKS = ("medqa_usmle_4opt", "arc_challenge", "strategyqa", "openbookqa", "gsm8k")
+STUDENTS = {"tinyllama": "TinyLlama 1.1B", "internlm": "InternLM 2.5 1.8B"}  # a part of a model's name -> the paper's
+TABLE: dict[str, dict[str, tuple[float, ...]]] = {
+    "tinyllama": {
+        "zero-shot": (29.78, 29.95, 43.52, 26.60, 11.97),
+        "single-cot": (32.10, 32.63, 46.25, 29.05, 31.56),
+        "diverse-cot": (34.85, 35.40, 47.84, 33.60, 36.22),
+        "off-policy ORPO": (38.95, 41.20, 49.77, 37.45, 39.45),
+        "on-policy ORPO": (35.11, 38.01, 49.24, 35.60, 36.88),
+        "mixed-policy ORPO": (40.25, 43.55, 51.25, 40.10, 40.72),
+    },
+    "internlm": {
+        "zero-shot": (35.82, 37.12, 54.15, 27.40, 41.02),
+        "single-cot": (37.94, 40.45, 57.50, 41.35, 44.38),
+        "diverse-cot": (40.56, 42.15, 58.66, 54.50, 47.50),
+        "off-policy ORPO": (49.33, 56.48, 59.39, 53.20, 51.25),
+        "on-policy ORPO": (43.25, 49.80, 58.50, 52.79, 47.94),
+        "mixed-policy ORPO": (50.43, 59.32, 61.75, 55.22, 52.47),
+    },
+}
+
+
+def accuracy(student: str, method: str, benchmark: str) -> float | None:
+    """The paper's accuracy as a fraction for a student's spec, a method (`RunConfig.policy`) and a benchmark; else None."""
+    family = next((name for name in TABLE if name in student.lower()), None)
+    if family is None or benchmark not in BENCHMARKS or method not in TABLE[family]:
+        return None
+    return TABLE[family][method][BENCHMARKS.index(benchmark)] / 100

@@ -1,0 +1,146 @@
+"""A queue of runs, one at a time on this machine: a file in the runs folder and a worker process that outlives the page.
+
+python -m labkit.queueing runs      # work through the queue until it is empty
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+from filelock import FileLock, Timeout
+
+from labkit import runs
+from labkit.records import LabError
+
+POLL = 0.5  # seconds between looks at a run that somebody else started
+
+
+def read(runs_dir: Path) -> dict[str, Any]:
+    """`waiting`: names in order; `current`: the run the worker has started, or None. A damaged file reads as empty."""
+    try:
+        found = json.loads((runs_dir / "queue.json").read_text(encoding="utf-8"))
+        return {"waiting": [str(name) for name in found["waiting"]], "current": found["current"]}
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return {"waiting": [], "current": None}
+
+
+def _change(runs_dir: Path, change: Callable[[dict[str, Any]], Any]) -> Any:
+    """Apply `change` to the queue, one writer at a time; returns what it returns."""
+    with FileLock(runs_dir / ".queue-file.lock", timeout=10):
+        queue = read(runs_dir)
+        result = change(queue)
+        runs.replace(runs_dir / "queue.json", json.dumps(queue, indent=1) + "\n")
+    return result
+
+
+def enqueue(folder: Path) -> None:
+    """Put a prepared run at the end of the queue; raises `LabError` if it runs or is done already."""
+    state = runs.status(folder)["state"]
+    if state in (*runs.LIVE, "done"):
+        raise LabError(f"run {folder.name} is {state}: nothing to start")
+
+    def change(queue: dict[str, Any]) -> None:
+        if folder.name not in queue["waiting"] and folder.name != queue["current"]:
+            queue["waiting"].append(folder.name)
+
+    _change(folder.parent, change)
+
+
+def cancel(folder: Path) -> bool:
+    """Take a run out of the queue; False if it was not waiting."""
+
+    def change(queue: dict[str, Any]) -> bool:
+        waited = folder.name in queue["waiting"]
+        queue["waiting"] = [name for name in queue["waiting"] if name != folder.name]
+        return waited
+
+    return _change(folder.parent, change)
+
+
+def move(folder: Path, by: int) -> None:
+    """Move a waiting run by so many places; negative is earlier."""
+
+    def change(queue: dict[str, Any]) -> None:
+        waiting = queue["waiting"]
+        if folder.name in waiting:
+            at = waiting.index(folder.name)
+            waiting.insert(max(0, at + by), waiting.pop(at))
+
+    _change(folder.parent, change)
+
+
+def delete(folder: Path) -> None:
+    """Remove a run for good, and from the queue; raises `LabError` while a process writes it."""
+    runs.load_config(folder)  # only what is a run is ever removed
+    cancel(folder)
+    if read(folder.parent)["current"] == folder.name or runs.status(folder)["state"] in runs.LIVE:
+        raise LabError(f"run {folder.name} is running: stop it first")
+    gone = folder.with_name(folder.name + ".new")  # no run by that name is ever listed
+    shutil.rmtree(gone, ignore_errors=True)
+    folder.rename(gone)
+    shutil.rmtree(gone)
+
+
+def working(runs_dir: Path) -> bool:
+    """Whether a worker process looks after this queue."""
+    lock = FileLock(runs_dir / ".queue.lock")
+    try:
+        with lock.acquire(blocking=False):
+            return False
+    except Timeout:
+        return True
+
+
+def wake(runs_dir: Path) -> None:
+    """Start a worker, unless there is one; it ends by itself when nothing is left to do."""
+    if working(runs_dir):
+        return
+    with open(runs_dir / "queue.log", "ab") as log:
+        subprocess.Popen(
+            [sys.executable, "-m", "labkit.queueing", str(runs_dir)],
+            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+        )  # fmt: skip
+
+
+def work(runs_dir: Path) -> None:
+    """Run what waits, one after the other, until nothing does. A failing run does not end the queue."""
+    try:
+        with FileLock(runs_dir / ".queue.lock", blocking=False):
+            _change(runs_dir, lambda queue: queue.update(current=None))
+            while name := _next(runs_dir):
+                _run(runs_dir / name)
+                _change(runs_dir, lambda queue: queue.update(current=None))
+    except Timeout:
+        return
+
+
+def _next(runs_dir: Path) -> str | None:
+    """The first that waits, once no other run of this folder is live; it is then the current one."""
+
+    def take(queue: dict[str, Any]) -> str | None:
+        queue["current"] = queue["waiting"].pop(0) if queue["waiting"] else None
+        return queue["current"]
+
+    while read(runs_dir)["waiting"] and any(row["state"] in runs.LIVE for row in runs.listing(runs_dir)):
+        time.sleep(POLL)
+    return _change(runs_dir, take)
+
+
+def _run(folder: Path) -> None:
+    try:
+        runs.load_config(folder)
+        psutil.Process(runs.start(folder)).wait()
+    except (LabError, psutil.NoSuchProcess) as error:
+        print(f"{folder.name}: {error}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    work(Path(sys.argv[1]))
