@@ -1,0 +1,7 @@
+"""A lab for ORPO-Distill (arXiv 2509.25100): sample traces, pair them, train a student, measure it."""
+
+import os
+
+# Before torch is imported: a thread that waits for its share of a matrix product sleeps instead of burning the core
+# that another process needs. On a busy 2-core machine that took a pocket run from 373 s to 23 s.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
