@@ -91,7 +91,7 @@ def build(runs_dir: Path, run: gr.Dropdown) -> Tab:
     on.click(lambda *values: moved(*values, "+"), [*view, current, page], [listed, shown, current, page], **LAST)
     inputs = [run, entered, others, a, b, current]
     outputs = [others, *charts, a, b, verdict, listed, shown, current, page, entered]
-    timer.tick(lambda name, *values: enter(name, {}, *values), inputs, outputs, queue=False, **QUIET)
+    timer.tick(lambda name, *values: enter(name, {}, *values), inputs, outputs, **QUIET)
     return Tab(enter, inputs, outputs, [timer])
 
 

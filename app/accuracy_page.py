@@ -188,6 +188,6 @@ def _card(name: str, point: str, one: Answer) -> str:
     finish = "ended by itself" if one.finish == "stop" else "cut at the limit"
     return (
         f'<section><article class="trace {one.outcome}" tabindex="-1"><header><b>{name}</b>{pieces.outcome(one.outcome)}'
-        f"<span>{read}</span></header>{pieces.said(one.text, one.span)}<footer>{text(point)} · {finish} · {one.tokens} tokens · "
+        f"<span>{read}</span></header>{pieces.said(one.text, one.span)}<footer>{text(point.replace('@', ', epoch '))} · {finish} · {one.tokens} tokens · "
         "greedy</footer></article></section>"
     )

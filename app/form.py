@@ -27,18 +27,29 @@ FIELDS = (*BASIC, *(field for group in GROUPS.values() for field in group))
 assert set(FIELDS) == set(RunConfig.model_fields) - {"recipe"}, "every setting has its place in the form"
 
 
-def widget(field: str) -> Any:
-    """The input of one setting: a drop-down, a check box, a number or a text."""
+def widget(field: str, start: RunConfig) -> Any:
+    """The input of one setting, showing `start`'s: a drop-down, a check box, a number or a text."""
+    shown = _shown(getattr(start, field))
     info = RunConfig.model_fields[field]
     help_ = info.description or ""
     kind = _plain(info.annotation)
     if get_origin(kind) is Literal:
-        return gr.Dropdown(list(get_args(kind)), label=field, info=help_, value=info.default)
+        return gr.Dropdown(list(get_args(kind)), label=field, info=help_, elem_id=f"set-{field}", value=shown)
     if kind is bool:
-        return gr.Checkbox(label=field, info=help_, value=info.default)
-    if kind in (int, float):
-        return gr.Number(label=field, info=help_, value=info.default, precision=0 if kind is int else None)
-    return gr.Textbox(label=field, info=help_, max_length=500)
+        return gr.Checkbox(label=field, info=help_, elem_id=f"set-{field}", value=shown)
+    optional = info.default is None  # an empty number box would read as 0: these are texts
+    if kind in (int, float) and not optional:
+        return gr.Number(
+            label=field, info=help_, elem_id=f"set-{field}", value=shown, precision=0 if kind is int else None
+        )
+    return gr.Textbox(
+        label=field,
+        info=help_,
+        elem_id=f"set-{field}",
+        value=shown,
+        max_length=500,
+        placeholder="none" if optional else None,
+    )
 
 
 def _plain(kind: Any) -> Any:
@@ -54,6 +65,8 @@ def fill(config: RunConfig) -> list[Any]:
 
 
 def _shown(value: Any) -> Any:
+    if value is None:
+        return ""
     return ", ".join(value) if isinstance(value, tuple) else value
 
 

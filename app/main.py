@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import socket
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,10 @@ def build(runs_dir: Path) -> gr.Blocks:
     """The whole page over one folder of runs."""
     with gr.Blocks(title="ORPO-Distill lab", analytics_enabled=False) as page:
         params, active, seen = gr.State({}), gr.State(TABS[0]), gr.State("")
+        clicked = gr.Textbox(visible=False)
         with gr.Row(elem_id="top"):
             gr.HTML(BRAND, elem_id="brand", js_on_load=None)
-            run = gr.Dropdown([], label="Run", scale=1, min_width=220, filterable=True)
+            run = gr.Dropdown([], label="Run", min_width=220, elem_id="run-pick")
             now = theme.live(elem_id="run-now")
             dark = gr.Button("Light / dark", size="sm", scale=0, min_width=110)
         built: dict[str, tuple[gr.Tab, Tab]] = {}
@@ -56,31 +58,35 @@ def build(runs_dir: Path) -> gr.Blocks:
             stamp = line + "|".join(names)
             return [gr.skip()] * 3 if stamp == before else [line, gr.Dropdown(names), stamp]
 
-        page.load(opened, None, [run, tabs, params, active, *(timer for _, timer in timers)], queue=False, **QUIET)
+        loaded = page.load(opened, None, [run, tabs, params, active, *(timer for _, timer in timers)], **QUIET)
+        loaded.then(None, None, None, js="() => lab.ready()")
         run.change(None, run, None, js="(run) => lab.sync({run})")
-        gr.on([run.change, gr.Timer(2).tick], ticked, [run, seen], [now, run, seen], queue=False, **QUIET)
+        gr.on([run.change, gr.Timer(2).tick], ticked, [run, seen], [now, run, seen], **QUIET)
         dark.click(None, None, None, js="() => lab.dark()")
         for name, (shown, tab) in built.items():
-            _wire(name, shown, tab, run, params, active, timers)
+            _wire(name, shown, tab, run, params, active, clicked, timers)
     return page
 
 
 def _wire(
-    name: str, shown: gr.Tab, tab: Tab, run: gr.Dropdown, params: gr.State, active: gr.State, timers: list[Any]
-) -> None:
+    name: str, shown: gr.Tab, tab: Tab, run: gr.Dropdown, params: gr.State, active: gr.State, clicked: gr.Textbox,
+    timers: list[Any],
+) -> None:  # fmt: skip
     """A tab draws itself when it is opened, and when another run is chosen while it is open; its timers tick then."""
 
     def chosen(open_: str, asked: dict[str, str], *values: Any) -> Any:
         return tab.enter(values[0], asked, *values[1:]) if open_ == name else [gr.skip()] * len(tab.outputs)
 
-    def selected(asked: dict[str, str], *values: Any) -> Any:
+    def selected(clicked: str, asked: dict[str, str], *values: Any) -> Any:
+        if clicked != name:
+            return [gr.skip()] * (1 + len(timers) + len(tab.outputs))
         ticking = [gr.Timer(active=of == name) for of, _ in timers]
         return [name, *ticking, *tab.enter(values[0], asked, *values[1:])]
 
     run.change(chosen, [active, params, *tab.inputs], tab.outputs, **QUIET)
     outputs = [active, *(timer for _, timer in timers), *tab.outputs]
-    js = f"(...values) => {{ lab.sync({{tab: '{name}'}}); return values; }}"
-    shown.select(selected, [params, *tab.inputs], outputs, js=js, **QUIET)
+    js = f"(...values) => lab.select('{name}', values)"
+    shown.select(selected, [clicked, params, *tab.inputs], outputs, js=js, **QUIET)
 
 
 def first(runs_dir: Path) -> str | None:
@@ -136,8 +142,10 @@ def main() -> None:
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"))
     parser.add_argument("--port", type=int, default=7860)
     given = parser.parse_args()
-    print(f"the lab is open at http://127.0.0.1:{given.port}", flush=True)
-    launch(given.runs_dir, given.port)
+    try:
+        launch(given.runs_dir, given.port)
+    except LabError as error:
+        sys.exit(f"labkit: {error}")
 
 
 if __name__ == "__main__":

@@ -35,15 +35,20 @@ def build(runs_dir: Path, pending: gr.State) -> dict[str, Any]:
                 label="recipe",
                 info="Settings to start from: how large, which models.",
             )
-            name = gr.Textbox(label="name", max_length=100, info="Letters, digits, '.', '_', '-'; names the folder.")
-        widgets: dict[str, Any] = {}
+            name = gr.Textbox(
+                label="name",
+                elem_id="set-name",
+                max_length=100,
+                info="Letters, digits, '.', '_', '-'; names the folder.",
+            )
+        widgets, start_with = {}, recipe(DEFAULT)
         with gr.Row(elem_classes="form-grid"):
-            widgets |= {field: form.widget(field) for field in form.BASIC}
+            widgets |= {field: form.widget(field, start_with) for field in form.BASIC}
         with gr.Accordion("All other settings", open=False):
             for title, group in form.GROUPS.items():
                 gr.HTML(f"<h3>{title}</h3>", js_on_load=None)
                 with gr.Row(elem_classes="form-grid"):
-                    widgets |= {field: form.widget(field) for field in group}
+                    widgets |= {field: form.widget(field, start_with) for field in group}
         fields = [widgets[field] for field in form.FIELDS]
         preview = live(elem_id="preview")
         start = gr.Button("Start", variant="primary", elem_id="start")
@@ -53,22 +58,19 @@ def build(runs_dir: Path, pending: gr.State) -> dict[str, Any]:
 
     def previewed(called: str, chosen: str, *values: Any) -> str:
         config, errors = form.read(chosen, values)
-        if config is None:
+        if refused := _name_error(runs_dir, called):
+            errors["name"] = refused
+        notes = f"<i hidden data-errors='{pieces.attribute(errors)}'></i>"
+        if config is None or errors:
             lines = "".join(
                 f"<li><b>{text(field or 'settings')}</b>: {text(why)}</li>" for field, why in errors.items()
             )
-            return f'<div class="error"><b>Not yet.</b><ul style="margin:4px 0 0 18px">{lines}</ul></div>'
+            return f'{notes}<div class="trouble"><b>Not yet.</b><ul>{lines}</ul></div>'
         said = text(form.command(called, chosen, config))
         return (
-            f'<div class="panel">{estimate.estimate(runs_dir, config)}<p>The same from a terminal: <button class="small-button" '
+            f'{notes}<div class="panel">{estimate.estimate(runs_dir, config)}<p>The same from a terminal: <button class="small-button" '
             f'data-copy="command">Copy</button></p><pre class="command" id="command">{said}</pre></div>'
         )
-
-    def checked(called: str, chosen: str, *values: Any) -> list[Any]:
-        _, errors = form.read(chosen, values[:-1])
-        name_error = _name_error(runs_dir, called)
-        known = [gr.validate(field not in errors, errors.get(field, "")) for field in form.FIELDS]
-        return [gr.validate(not name_error, name_error), gr.validate(True, ""), *known, gr.validate(True, "")]
 
     def started(called: str, chosen: str, *values: Any) -> list[Any]:
         try:
@@ -90,9 +92,8 @@ def build(runs_dir: Path, pending: gr.State) -> dict[str, Any]:
     base.input(filled, base, fields, **QUIET)
     gr.on([one.change for one in everything], previewed, everything, preview, **LAST)
     start.click(
-        started, [*everything, token], [told, pending, folded, name], validator=checked,
-        js="(...values) => lab.signed(...values)", **QUIET,
-    )  # fmt: skip
+        started, [*everything, token], [told, pending, folded, name], js="(...values) => lab.signed(...values)", **QUIET
+    )
     return {"folded": folded, "recipe": base, "name": name, "fields": fields}
 
 

@@ -51,7 +51,7 @@ def listing(where: Path, epoch: int, lines: Sequence[int], current: int, page: i
         problem = problems[one.problem]
         items += (
             f'<button class="item" data-pick="{line}"><span class="where"><span>{text(one.problem.replace("/train/", " "))}'
-            f" · pair {one.draw}</span><span>{_source(one)}</span></span>"
+            f" · {one.draw}</span><span>{_source(one)}</span></span>"
             f'<span class="what">{text(problem.question[:200])}</span></button>'
         )
     last = (len(lines) - 1) // PAGE

@@ -116,7 +116,7 @@ def empty(title: str, hint: str) -> str:
 
 def problem_of(message: Any) -> str:
     """An error in one line."""
-    return f'<div class="error" role="alert"><b>✗</b> {text(message)}</div>'
+    return f'<div class="trouble" role="alert"><b>✗</b> {text(message)}</div>'
 
 
 def facts(**values: Any) -> str:

@@ -101,7 +101,7 @@ def _draft(name: str, why: str | None) -> str:
         )
     return (
         f'<div class="item"><div class="run-row"><span class="name">{text(name)}</span>{pieces.state("failed")}</div>'
-        f'<div class="error" style="margin:6px 0"><b>not started</b> {text(why)}</div><button class="small-button" data-pick="mend:{text(name)}">'
+        f'<div class="trouble" style="margin:6px 0"><b>not started</b> {text(why)}</div><button class="small-button" data-pick="mend:{text(name)}">'
         f'Change the settings</button> <button class="small-button" data-pick="dismiss:{text(name)}">Dismiss</button></div>'
     )
 
@@ -127,7 +127,7 @@ def head(runs_dir: Path, name: str) -> str:
         )
         facts = f'<p class="note" aria-live="off">{rest}{said}; last sign of life {max(0, time.time() - status.get("heartbeat", 0)):.0f} s ago</p>'
     reason = (
-        f'<div class="error" style="margin-top:8px"><b>{text(state)}</b> {text(status["reason"])}</div>'
+        f'<div class="trouble" style="margin-top:8px"><b>{text(state)}</b> {text(status["reason"])}</div>'
         if status.get("reason") and state in ("failed", "died")
         else ""
     )

@@ -96,7 +96,7 @@ def build(runs_dir: Path, run: gr.Dropdown) -> Tab:
         return [gr.skip(), "", *skipped]
 
     filled = [parts["folded"], parts["recipe"], parts["name"], *parts["fields"]] if parts else []
-    timer.tick(tick, [run, pending, seen], [*drawn, seen, run, pending], queue=False, **QUIET)
+    timer.tick(tick, [run, pending, seen], [*drawn, seen, run, pending], **QUIET)
     listed.click(picked, token, [run, told, *filled], js=SIGN, **QUIET)
     for button, change, done in (
         (go, lambda name: launcher.resume(runs_dir, name), "starts, or waits its turn in the queue."),

@@ -172,7 +172,7 @@ def _heat(label: str, group: list[Trace], total: int) -> str:
         body += f'<tr><th scope="row">{sign}</th>{cells}</tr>'
     more = f", first {MATRIX} of {total}" if total > MATRIX else ""
     return (
-        f'<div><p class="note"><b>{text(label)}</b>: ROUGE-L of each pair{more}; <span class="told" aria-live="polite"></span></p>'
+        f'<div class="heat-box"><p class="note"><b>{text(label)}</b>: ROUGE-L of each pair{more}; <span class="told" aria-live="polite"></span></p>'
         f'<div class="heat-wrap" tabindex="0" role="group" aria-label="heat map, {text(label)}"><table class="heat" data-draws="{draws}">'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div></div>"
     )

@@ -33,6 +33,8 @@ def build(runs_dir: Path, run: gr.Dropdown) -> Tab:
         model = gr.Dropdown([ALL], value=ALL, label="Model")
         order = gr.Dropdown(list(ORDERS), value=ORDERS[0], label="Order")
     filters = [q, benchmark, outcome, side, epoch, model, order]
+    with gr.Accordion("Extractor workbench: what would be read from a completion?", open=False):
+        workbench.build(runs_dir, run, current)
     with gr.Row(elem_classes="columns"):
         with gr.Column(scale=3, min_width=250, elem_classes="list"):
             listed = live(elem_id="trace-list")
@@ -46,8 +48,6 @@ def build(runs_dir: Path, run: gr.Dropdown) -> Tab:
             rates = plot("solve-rates", 220, "solve rates")
             told = live()
             passes = plot("pass-at-k", 220, "pass at k")
-    with gr.Accordion("Extractor workbench: what would be read from a completion?", open=False):
-        workbench.build(runs_dir, run, current)
 
     def enter(name: str, params: dict[str, str], before: str, now: str, *values: str) -> list[Any]:
         same = before.partition("|")[0] == name

@@ -1,9 +1,14 @@
-"""Choose next tokens from logits: greedy, or by temperature and top-p with random numbers that have an address."""
+"""What is asked of a model, and how its next tokens are chosen: greedy, or by temperature and top-p.
+
+The random numbers of a draw come from its address alone.
+"""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,6 +25,21 @@ class Settings:
     temperature: float
     top_p: float = 1.0
     max_new_tokens: int = 512
+
+
+class Job(NamedTuple):
+    """One prompt, and the address of each draw wanted from it."""
+
+    ids: Sequence[int]
+    seeds: tuple[str, ...]
+
+
+class Said(NamedTuple):
+    """One draw: its tokens (the end token included, if it came), and their mean log-probability in nats."""
+
+    tokens: list[int]
+    stopped: bool
+    logprob: float
 
 
 def uniforms(address: str, n: int) -> np.ndarray:
@@ -42,10 +62,8 @@ def choose(logits: Tensor, chances: np.ndarray, settings: Settings) -> tuple[np.
 
 def _choose(logits: Tensor, uniform: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
     logprobs = logits.float().log_softmax(-1)
-    if settings.temperature == 0:
-        tokens = logprobs.argmax(-1)
-    else:
-        tokens = _draw(_weights(logprobs, settings), uniform)
+    greedy = settings.temperature == 0
+    tokens = logprobs.argmax(-1) if greedy else _draw(_weights(logprobs, settings), uniform)
     return tokens, logprobs.gather(1, tokens[:, None])[:, 0]
 
 

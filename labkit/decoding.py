@@ -1,104 +1,28 @@
-"""Continuous batching in this process: many draws from many prompts, none waiting for another.
+"""Text from a model in this process: continuous batching where the model allows it, plain `generate` where not.
 
-Every prompt is read once and shared by its draws. A finished draw leaves the batch at once, the next one enters; keys
-and values are bounded by a budget of tokens. The random numbers of a draw come from its address alone, so that its
-text does not depend on what else is in the batch, beyond the rounding of sums. Equal calls give equal results.
+    said = decode(model, [Job(prompt_ids, ("seed/0", "seed/1"))], Settings(0.8), ends=[tokenizer.eos_token_id])
+
+Whether a model allows it is tried, not assumed: two short sequences must get the logits of the model's own code.
 """
 
 from __future__ import annotations
 
-from collections import deque
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
-from labkit import kv
-from labkit.choosing import Settings, choose, uniforms
-from labkit.kv import BLOCK, Decode, Ids, Pool, Prefill
+from labkit import attention, batching, kv
+from labkit.choosing import Job, Said, Settings, choose, uniforms
 from labkit.linear import onednn_linears
 
-_PACK = 2048  # prompt tokens read in one forward pass
-_LATE = 8  # new draws enter when an eighth of the batch is free: reading prompts one by one is slow
-
-
-class Job(NamedTuple):
-    """One prompt, and the address of each draw wanted from it."""
-
-    ids: Sequence[int]
-    seeds: tuple[str, ...]
-
-
-class Said(NamedTuple):
-    """One draw: its tokens (the end token included, if it came), and their mean log-probability in nats."""
-
-    tokens: list[int]
-    stopped: bool
-    logprob: float
-
-
-@dataclass
-class _Prompt:
-    """A prompt that has been read: its blocks, and the logits that first tokens are chosen from."""
-
-    job: int
-    length: int
-    blocks: Ids
-    logits: Tensor
-    unfinished: int  # draws, running or waiting
-
-
-@dataclass
-class _Draws:
-    """The running draws, oldest first: one element of each array is one draw."""
-
-    job: Ids
-    draw: Ids
-    home: Ids  # row of the run's stores
-    count: Ids  # tokens chosen so far
-    table: Ids  # (draws, blocks): own blocks in order, -1 where there are none yet
-
-    def where(self, keep: np.ndarray) -> _Draws:
-        return _Draws(*(array[keep] for array in vars(self).values()))
-
-    def and_(self, more: _Draws) -> _Draws:
-        return _Draws(*map(np.concatenate, zip(vars(self).values(), vars(more).values(), strict=True)))
-
-
-@dataclass
-class _Run:
-    """Everything that one call of `decode` works on."""
-
-    model: PreTrainedModel
-    jobs: Sequence[Job]
-    settings: Settings
-    ends: Ids
-    suppressed: list[int]
-    batch: int
-    budget: int  # blocks, own and shared together
-    waiting: deque[tuple[int, int]]  # (job, draw)
-    said: list[list[Said | None]]
-    tokens: np.ndarray  # (homes, max_new_tokens)
-    logprobs: np.ndarray  # (homes,): sums
-    chances: np.ndarray  # (homes, max_new_tokens): uniform random numbers
-    homes: list[int]  # free rows of the three stores
-    draws: _Draws
-    prompts: dict[int, _Prompt] = field(default_factory=dict)  # by job, in the order of reading
-    own: Pool = field(default_factory=Pool)
-    shared: Pool = field(default_factory=Pool)
-    finished: int = 0
-
-    @property
-    def device(self) -> torch.device:
-        return self.model.device
-
-    def free_blocks(self) -> int:
-        return self.budget - self.own.used - self.shared.used
+_SMALL = 10_000_000  # parameters; below that the interpreter, not the processor, is what takes the time
+_exact: WeakKeyDictionary[PreTrainedModel, bool] = WeakKeyDictionary()
 
 
 def decode(
@@ -107,230 +31,149 @@ def decode(
     settings: Settings,
     ends: Sequence[int],
     suppressed: Sequence[int] = (),
-    batch: int = 64,
-    kv_tokens: int = 1 << 15,
+    batch: int | None = None,
+    kv_tokens: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> list[list[Said]]:
-    """What `model` says: per job, per address, in order.
+    """What `model` says: per job, per address, in order; the same for the same call.
 
     `ends`: tokens that end a draw; `suppressed`: tokens never chosen; `batch`: draws running at a time; `kv_tokens`:
     budget of stored keys and values, raised to one sequence of full length where it is less. `progress` is called
-    with the number of draws finished since its last call.
+    with the number of draws finished since its last call. The model comes back as it was, mode and attention.
     """
-    new, n = settings.max_new_tokens, min(batch, sum(len(job.seeds) for job in jobs))
-    longest = max((len(job.ids) for job in jobs), default=0)
-    run = _Run(
-        model=model,
-        jobs=jobs,
-        settings=settings,
-        ends=np.array(sorted(set(ends)), np.int64),
-        suppressed=list(suppressed),
-        batch=n,
-        budget=max(kv_tokens // BLOCK, _blocks(longest) + _blocks(new)),
-        waiting=deque((j, d) for j, job in enumerate(jobs) for d in range(len(job.seeds))),
-        said=[[None] * len(job.seeds) for job in jobs],
-        tokens=np.zeros((n, new), np.int64),
-        logprobs=np.zeros(n),
-        chances=np.zeros((n, new)),
-        homes=list(range(n)),
-        draws=_Draws(*(np.zeros(0, np.int64) for _ in range(4)), np.zeros((0, _blocks(new)), np.int64)),
-    )
-    with engine(model):
-        while run.waiting or len(run.draws.job):
-            _admit(run)
-            _step(run)
-            if progress is not None and run.finished:
-                progress(run.finished)
-            run.finished = 0
-    return run.said
+    batch = batch or sensible_batch(model)
+    if model not in _exact:
+        _exact[model] = batches_exactly(model)
+        if not _exact[model]:
+            warnings.warn(
+                f"{type(model).__name__} cannot be batched here: its prompts are sampled one by one", stacklevel=2
+            )
+    if not _exact[model]:
+        with _quiet(model):
+            return [_plainly(model, job, settings, ends, suppressed, batch, progress) for job in jobs]
+    with _engine(model):
+        kv_tokens = kv_tokens or sensible_kv_tokens(model)
+        return batching.run(model, jobs, settings, ends, suppressed, batch, kv_tokens, progress)
 
 
 @contextmanager
-def engine(model: PreTrainedModel) -> Iterator[None]:
-    """Within the block the model answers `labkit_step` arguments; afterwards it is as it was."""
-    kv.register()
-    attention, training = model.config._attn_implementation, model.training
-    model.set_attn_implementation(kv.NAME)
+def _quiet(model: PreTrainedModel) -> Iterator[None]:
+    """Evaluation mode without gradients; one thread for small models, which lose by sharing their work."""
+    training, threads = model.training, torch.get_num_threads()
+    small = model.device.type == "cpu" and model.num_parameters() < _SMALL
     model.eval()
+    torch.set_num_threads(1 if small else threads)
     try:
-        with onednn_linears(model), torch.inference_mode():
+        with torch.inference_mode():
             yield
     finally:
-        model.set_attn_implementation(attention)
+        torch.set_num_threads(threads)
         model.train(training)
 
 
-def _blocks(tokens: int) -> int:
-    return -(-tokens // BLOCK)
+@contextmanager
+def _engine(model: PreTrainedModel) -> Iterator[None]:
+    """Within the block the model takes `labkit_step` arguments."""
+    own = model.config._attn_implementation
+    model.set_attn_implementation(attention.NAME)
+    try:
+        with _quiet(model), onednn_linears(model):
+            yield
+    finally:
+        model.set_attn_implementation(own)
 
 
-def _admit(run: _Run) -> None:
-    """Let waiting draws enter; their prompts are read, and their first tokens chosen."""
-    running = len(run.draws.job)
-    if not run.waiting or (running and len(run.homes) * _LATE < run.batch):
-        return
-    entering, unread, room = [], [], run.free_blocks() - running  # each running draw may soon need a block
-    while run.waiting and len(entering) < len(run.homes):
-        job, draw = run.waiting[0]
-        fresh = job not in run.prompts and (not unread or unread[-1] != job)
-        cost = 1 + (_blocks(len(run.jobs[job].ids)) if fresh else 0)
-        if cost > room and (running or entering):
-            break
-        room -= cost
-        entering.append(run.waiting.popleft())
-        unread += [job] if fresh else []
-    for pack in _packs(run, unread):
-        _read(run, pack)
-    if entering:
-        _enter(run, entering)
+def batches_exactly(model: PreTrainedModel) -> bool:
+    """Whether the batched engine gives the logits that the model's own code gives, up to rounding."""
+    size = model.config.get_text_config().vocab_size
+    long, short = ([(step * i + 3) % size for i in range(n)] for step, n in ((7, 40), (5, 9)))
+    try:
+        with _engine(model):
+            batched = _batched_logits(model, [short, long])
+    except Exception:  # a model that does not know the attention interface may fail in any way: it is not for us
+        return False
+    with _quiet(model):
+        plain = torch.stack(
+            [model(torch.tensor([ids], device=model.device)).logits[0, -3:] for ids in (short, long)], 1
+        )
+    tolerance = 1e-3 if model.dtype == torch.float32 else 0.1
+    return bool((batched - plain).abs().max() <= tolerance * plain.std())
 
 
-def _packs(run: _Run, unread: list[int]) -> Iterator[list[int]]:
-    """The jobs in packs of about `_PACK` tokens, similar lengths together."""
-    pack, size = [], 0
-    for job in sorted(unread, key=lambda job: len(run.jobs[job].ids)):
-        length = len(run.jobs[job].ids)
-        if pack and size + length > _PACK:
-            yield pack
-            pack, size = [], 0
-        pack.append(job)
-        size += length
-    if pack:
-        yield pack
+def _batched_logits(model: PreTrainedModel, sequences: list[list[int]]) -> Tensor:
+    """Logits at the last three tokens of each sequence, (3, sequences, vocabulary), the last two tokens one by one."""
+    own, shared = kv.Pool(), kv.Pool()
+    prompts = [ids[:-2] for ids in sequences]
+    blocks = [shared.take(-(-len(ids) // kv.BLOCK)) for ids in prompts]
+    logits = [attention.prefill(model, shared, prompts, blocks)]
+    table = own.take(len(prompts))[:, None]
+    for age in range(2):
+        ages = np.full(len(prompts), age)
+        lengths = np.array([len(ids) for ids in prompts])
+        step = attention.Decode(
+            own, shared, table, ages, np.arange(len(prompts)), attention.block_table(blocks), lengths, model.device
+        )
+        tokens = np.array([ids[len(ids) - 2 + age] for ids in sequences])
+        logits.append(attention.advance(model, tokens, step))
+    return torch.stack(logits)
 
 
-def _read(run: _Run, pack: list[int]) -> None:
-    """Store the keys and values of some prompts, and the logits after their last token."""
-    blocks = [run.shared.take(_blocks(len(run.jobs[job].ids))) for job in pack]
-    logits = prefill(run.model, run.shared, [run.jobs[job].ids for job in pack], blocks)
-    for job, numbers, row in zip(pack, blocks, logits, strict=True):
-        seeds = run.jobs[job].seeds
-        run.prompts[job] = _Prompt(job, len(run.jobs[job].ids), numbers, row.clone(), len(seeds))
+class _Chooser(LogitsProcessor):
+    """Lets `generate` take our choice of each token: all others are ruled out."""
+
+    def __init__(self, chances: np.ndarray, settings: Settings, suppressed: Sequence[int]) -> None:
+        self.chances, self.settings, self.suppressed = chances, settings, list(suppressed)
+        self.logprobs: list[np.ndarray] = []
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        scores[:, self.suppressed] = -torch.inf
+        tokens, logprobs = choose(scores, self.chances[:, len(self.logprobs)], self.settings)
+        self.logprobs.append(logprobs)
+        chosen = torch.from_numpy(tokens).to(scores.device)[:, None]
+        return torch.full_like(scores, -torch.inf).scatter_(1, chosen, 0.0)
 
 
-def prefill(model: PreTrainedModel, pool: Pool, prompts: list[Sequence[int]], blocks: list[Ids]) -> Tensor:
-    """Read prompts, sorted by length, as one packed row into their blocks of `pool`; logits (prompts, vocabulary)."""
-    lengths = [len(ids) for ids in prompts]
-    places = np.concatenate([np.arange(n) for n in lengths])
-    owned = np.concatenate([np.repeat(mine, BLOCK)[:n] for mine, n in zip(blocks, lengths, strict=True)])
-    on = lambda array: torch.from_numpy(array).to(model.device)  # noqa: E731
-    step = Prefill(pool, lengths, on(owned * BLOCK + places % BLOCK))
-    return _forward(model, on(np.concatenate([np.asarray(ids, np.int64) for ids in prompts]))[None], on(places)[None], step,
-                    on(np.cumsum(lengths) - 1))  # fmt: skip
+def _plainly(
+    model: PreTrainedModel,
+    job: Job,
+    settings: Settings,
+    ends: Sequence[int],
+    suppressed: Sequence[int],
+    batch: int,
+    progress: Callable[[int], None] | None,
+) -> list[Said]:
+    """The draws of one prompt by `generate`, at most `batch` at a time; all of one length, so nothing is padded."""
+    said = []
+    for start in range(0, len(job.seeds), batch):
+        seeds = job.seeds[start : start + batch]
+        chooser = _Chooser(np.stack([uniforms(seed, settings.max_new_tokens) for seed in seeds]), settings, suppressed)
+        ids = torch.tensor([list(job.ids)] * len(seeds), device=model.device)
+        plain = GenerationConfig(
+            do_sample=False,
+            max_new_tokens=settings.max_new_tokens,
+            eos_token_id=sorted(set(ends)),
+            pad_token_id=min(ends),
+        )
+        rows = model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            generation_config=plain,
+            logits_processor=LogitsProcessorList([chooser]),
+        )[:, ids.shape[1] :].tolist()
+        said += [_cut(row, logprobs, ends) for row, logprobs in zip(rows, np.stack(chooser.logprobs, 1), strict=True)]
+        if progress is not None:
+            progress(len(seeds))
+    return said
 
 
-def _forward(model: PreTrainedModel, ids: Tensor, positions: Tensor, step: Prefill | Decode, keep: Tensor) -> Tensor:
-    """Logits (rows, vocabulary) at the `keep` positions of each row of `ids`."""
-    out = model(
-        input_ids=ids,
-        position_ids=positions,
-        attention_mask=torch.ones_like(ids),  # without it some models warn about end tokens in the prompt
-        use_cache=False,
-        logits_to_keep=keep,
-        labkit_step=step,
-    )
-    return out.logits.flatten(0, 1)
-
-
-def _enter(run: _Run, entering: list[tuple[int, int]]) -> None:
-    jobs, draws = (np.array(column, np.int64) for column in zip(*entering, strict=True))
-    homes = np.array([run.homes.pop() for _ in entering], np.int64)
-    if run.settings.temperature > 0:
-        for home, (job, draw) in zip(homes, entering, strict=True):
-            run.chances[home] = uniforms(run.jobs[job].seeds[draw], run.settings.max_new_tokens)
-    run.logprobs[homes] = 0
-    new = _Draws(jobs, draws, homes, np.zeros_like(homes), np.full((len(homes), run.draws.table.shape[1]), -1))
-    logits = torch.stack([run.prompts[job].logits for job, _ in entering])
-    run.draws = run.draws.and_(_chosen(run, new, logits))
-    _leave(run)
-
-
-def _chosen(run: _Run, draws: _Draws, logits: Tensor) -> _Draws:
-    """Append one token to each of `draws`."""
-    if run.suppressed:
-        logits[:, run.suppressed] = -torch.inf
-    tokens, logprobs = choose(logits, run.chances[draws.home, draws.count], run.settings)
-    run.tokens[draws.home, draws.count] = tokens
-    run.logprobs[draws.home] += logprobs
-    draws.count = draws.count + 1
-    return draws
-
-
-def _step(run: _Run) -> None:
-    """One more token for every running draw."""
-    if not len(run.draws.job):
-        return
-    _reserve(run)
-    draws, prompts = run.draws, list(run.prompts.values())
-    index = {prompt.job: i for i, prompt in enumerate(prompts)}
-    lengths = np.array([prompt.length for prompt in prompts])
-    used = -(-lengths // BLOCK)
-    prompt_table = np.full((len(prompts), used.max()), -1)
-    prompt_table[np.arange(used.max()) < used[:, None]] = np.concatenate([prompt.blocks for prompt in prompts])
-    ages = draws.count - 1
-    step = Decode(
-        own=run.own,
-        prompts=run.shared,
-        table=draws.table[:, : ages.max() // BLOCK + 1],
-        ages=ages,
-        prompt=np.array([index[job] for job in draws.job.tolist()]),
-        prompt_table=prompt_table,
-        prompt_lengths=lengths,
-        device=run.device,
-    )
-    ids = step.on(run.tokens[draws.home, ages])[:, None]
-    positions = step.on(lengths[step.prompt] + ages)[:, None]
-    logits = _forward(run.model, ids, positions, step, torch.zeros(1, dtype=torch.int64, device=run.device))
-    run.draws = _chosen(run, draws, logits)
-    _leave(run)
-
-
-def _reserve(run: _Run) -> None:
-    """A block for each draw that begins one; where the budget is used up, the youngest draws go back and wait."""
-    while True:
-        draws = run.draws
-        begins = np.flatnonzero((draws.count - 1) % BLOCK == 0)
-        if len(begins) <= run.free_blocks() or len(draws.job) == 1:
-            break
-        run.waiting.appendleft((int(draws.job[-1]), int(draws.draw[-1])))
-        _release(run, np.arange(len(draws.job)) < len(draws.job) - 1)
-    draws.table[begins, (draws.count[begins] - 1) // BLOCK] = run.own.take(len(begins))
-
-
-def _leave(run: _Run) -> None:
-    """Take finished draws out of the batch, and prompts that no draw needs any more."""
-    draws = run.draws
-    stopped = np.isin(run.tokens[draws.home, draws.count - 1], run.ends)
-    over = stopped | (draws.count == run.settings.max_new_tokens)
-    if not over.any():
-        return
-    for i in np.flatnonzero(over).tolist():
-        home, count, job = draws.home[i], draws.count[i], int(draws.job[i])
-        said = Said(run.tokens[home, :count].tolist(), bool(stopped[i]), float(run.logprobs[home] / count))
-        run.said[job][draws.draw[i]] = said
-        run.prompts[job].unfinished -= 1
-    run.finished += int(over.sum())
-    _release(run, ~over)
-    done = [prompt for prompt in run.prompts.values() if not prompt.unfinished]
-    if done:
-        numbers = run.shared.free(np.concatenate([run.prompts.pop(prompt.job).blocks for prompt in done]))
-        for prompt in run.prompts.values():
-            prompt.blocks = numbers[prompt.blocks]
-
-
-def _release(run: _Run, keep: np.ndarray) -> None:
-    """Only the draws marked in `keep` go on; the others' blocks and homes are free again."""
-    gone = run.draws.table[~keep]
-    run.homes += run.draws.home[~keep].tolist()
-    run.draws = run.draws.where(keep)
-    if (gone >= 0).any():
-        numbers = run.own.free(gone[gone >= 0])
-        run.draws.table = np.where(run.draws.table < 0, -1, numbers[run.draws.table])
+def _cut(tokens: list[int], logprobs: np.ndarray, ends: Sequence[int]) -> Said:
+    count = next((i + 1 for i, token in enumerate(tokens) if token in ends), len(tokens))
+    return Said(tokens[:count], tokens[count - 1] in ends, float(logprobs[:count].mean()))
 
 
 def sensible_batch(model: PreTrainedModel) -> int:
-    """Draws at a time: more for models so small that the interpreter is what takes the time."""
-    return 256 if model.num_parameters() < 10_000_000 else 128
+    """Draws at a time: more for small models, whose steps cost the same for many."""
+    return 256 if model.num_parameters() < _SMALL else 128
 
 
 def sensible_kv_tokens(model: PreTrainedModel) -> int:

@@ -59,24 +59,21 @@ def accuracy_bars(
     the published accuracy; all fractions.
     """
     cells = [(score, label) for label, scores in runs.items() for score in scores]
-    cells.sort(key=lambda cell: list(dict.fromkeys(score.benchmark for score, _ in cells)).index(cell[0].benchmark))
+    order = list(dict.fromkeys(score.benchmark for score, _ in cells))
+    cells.sort(key=lambda cell: order.index(cell[0].benchmark))
     x = [[score.benchmark for score, _ in cells], [label for _, label in cells]]
     figure = go.Figure()
     for outcome in OUTCOMES:
         shares = [100 * getattr(score, outcome) / max(score.total, 1) for score, _ in cells]
-        error = None
-        if outcome == "correct":
-            up = [100 * (score.high - score.accuracy) for score, _ in cells]
-            down = [100 * (score.accuracy - score.low) for score, _ in cells]
-            error = {"type": "data", "array": up, "arrayminus": down, "thickness": 1.6, "width": 5}
-        marker = {
-            "color": COLOURS[outcome],
-            "pattern": {"shape": PATTERNS[outcome], "fgcolor": "rgba(255,255,255,.75)"},
-        }
+        pattern = {"shape": PATTERNS[outcome], "fgcolor": "rgba(255,255,255,.75)", "fillmode": "overlay"}
         figure.add_bar(
-            x=x, y=shares, name=f"{SIGNS[outcome]} {outcome}", marker=marker, error_y=error,
+            x=x, y=shares, name=f"{SIGNS[outcome]} {outcome}", marker={"color": COLOURS[outcome], "pattern": pattern},
             hovertemplate="%{x}: %{y:.1f} %<extra>" + outcome + "</extra>",
         )  # fmt: skip
+    figure.add_scatter(  # a trace of its own: a bar's own whisker would hide behind the bar stacked on it
+        x=x, y=[100 * score.accuracy for score, _ in cells], error_y=_wilson([score for score, _ in cells], 1.8),
+        mode="markers", marker={"size": 5, "color": "#111827"}, name="95 % of correct", hovertemplate="%{y:.1f} %",
+    )  # fmt: skip
     for name, symbol, values in (
         ("chance", "line-ew", [chance.get(score.benchmark) for score, _ in cells]),
         ("paper", "star-diamond", [paper.get((label, score.benchmark)) for score, label in cells]),
@@ -94,6 +91,12 @@ def accuracy_bars(
     return figure.update_yaxes(range=[0, 100], title="share of questions, %")
 
 
+def _wilson(scores: Sequence[Score], thickness: float) -> dict[str, Any]:
+    """Error bars in percent from the intervals that scores carry."""
+    up, down = [100 * (s.high - s.accuracy) for s in scores], [100 * (s.accuracy - s.low) for s in scores]
+    return {"type": "data", "array": up, "arrayminus": down, "thickness": thickness, "width": 4}
+
+
 def accuracy_curves(runs: Mapping[str, Sequence[Score]]) -> go.Figure:
     """Accuracy over epochs: one small panel per benchmark, one line per run, with Wilson's 95 % intervals."""
     names = list(dict.fromkeys(score.benchmark for scores in runs.values() for score in scores))
@@ -105,13 +108,8 @@ def accuracy_curves(runs: Mapping[str, Sequence[Score]]) -> go.Figure:
             line = sorted((score for score in scores if score.benchmark == name), key=lambda score: score.epoch)
             if not line:
                 continue
-            error = {
-                "type": "data", "thickness": 1.2, "width": 3,
-                "array": [100 * (score.high - score.accuracy) for score in line],
-                "arrayminus": [100 * (score.accuracy - score.low) for score in line],
-            }  # fmt: skip
             figure.add_scatter(
-                x=[score.epoch for score in line], y=[100 * score.accuracy for score in line], error_y=error,
+                x=[score.epoch for score in line], y=[100 * score.accuracy for score in line], error_y=_wilson(line, 1.2),
                 mode="lines+markers", name=label, legendgroup=label, showlegend=j == 0,
                 line={"color": LINES[i % 8], "dash": DASHES[i % 8]}, marker={"symbol": MARKERS[i % 8], "size": 7},
                 hovertemplate="epoch %{x}: %{y:.1f} %", row=j // columns + 1, col=j % columns + 1,
@@ -134,7 +132,7 @@ def _ends(runs: Mapping[str, Sequence[Score]]) -> list[str]:
 
 PANELS = (
     ("loss", (("loss", "loss"), ("nll_loss", "NLL"))),
-    ("log odds ratio", (("log_odds_chosen", "log odds, chosen over rejected"),)),
+    ("log odds ratio and margin", (("log_odds_chosen", "log odds ratio"), ("rewards/margins", "margin"))),
     ("mean token log-prob", (("logps/chosen", "chosen"), ("logps/rejected", "rejected"))),
     ("chosen is likelier", (("rewards/accuracies", "share of pairs"),)),
 )
@@ -162,11 +160,11 @@ def training_curves(metrics: Mapping[str, np.ndarray], revision: str = "") -> go
     shown = {field: metrics[field][-1] for field in ("loss", "log_odds_chosen") if len(metrics.get(field, ()))}
     alt = "Training so far: " + ", ".join(f"{field} {value:.3f}" for field, value in shown.items())
     figure = _styled(figure, alt, 460, uirevision=revision, margin={"l": 44, "r": 12, "t": 30, "b": 32})
-    for place in range(4):
-        box = {"x": 0.99 if place % 2 else 0.45, "xanchor": "right", "y": 0.99 if place < 2 else 0.39, "yanchor": "top"}
-        figure.update_layout(
-            {f"legend{place + 1}" if place else "legend": {**box, "orientation": "v", "font": {"size": 11}}}
-        )
+    for place, title in enumerate(figure.layout.annotations):
+        left, right, top = 0.545 * (place % 2), 0.455 + 0.545 * (place % 2), 1.0 - 0.6 * (place // 2)
+        title.update(x=left, xanchor="left", y=top + 0.01)
+        box = {"x": right, "xanchor": "right", "y": top, "yanchor": "bottom", "orientation": "h", "font": {"size": 11}}
+        figure.update_layout({f"legend{place + 1}" if place else "legend": box})
     return figure
 
 
@@ -221,7 +219,10 @@ def policy_bars(epochs: Sequence[Mapping[str, float]]) -> go.Figure:
         ("fresh", "newest student's mistakes", "#9B7BE0", "/"),
         ("without_negative", "no mistake left: NLL only", "#9ca3af", "x"),
     ):
-        marker = {"color": colour, "pattern": {"shape": shape, "fgcolor": "rgba(255,255,255,.7)"}}
+        marker = {
+            "color": colour,
+            "pattern": {"shape": shape, "fgcolor": "rgba(255,255,255,.7)", "fillmode": "overlay"},
+        }
         figure.add_bar(x=x, y=[row[field] for row in epochs], name=label, marker=marker, hovertemplate="%{y} triplets")
     for field, label, symbol in (
         ("near_copies", "near-copies dropped", "x"),

@@ -21,11 +21,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from labkit.attention import packed_attention
 from labkit.linear import onednn_linears
 from labkit.packing import Example, Row, pack, pad, split
 from labkit.projection import Chunk, ChunkedLoss, TokenLogps, chunks_of, head_replaced
 from labkit.records import LabError
+from labkit.row_attention import packed_attention
 
 Span = Literal["response", "prompt+response"]
 LOGITS_AT_ONCE = 2**25  # vocabulary scores of one chunk: 128 MiB in fp32

@@ -3,26 +3,31 @@
     [prompt A][chosen 1][rejected 1][chosen 2][rejected 2]...[prompt B]...
 
 A branch (a response) attends to its prompt and, causally, to itself; its positions go on from the prompt's. So every
-branch sees exactly what it would see alone (attention.py), and K pairs pay for one prompt instead of 2 K. `pad` builds
+branch sees exactly what it would see alone (row_attention.py), and K pairs pay for one prompt, not 2 K. `pad` builds
 the ordinary padded batch for models where that is not exact; `split` cuts a batch to a budget of tokens.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor
 
 
+Ids = tuple[int, ...]
+Pair = tuple[Ids, Ids | None]  # chosen, rejected
+
+
 @dataclass(frozen=True)
 class Example:
     """Token ids of one prompt's triplets: chosen[i] pairs with rejected[i]; None leaves only the NLL term."""
 
-    prompt: tuple[int, ...]
-    chosen: tuple[tuple[int, ...], ...]
-    rejected: tuple[tuple[int, ...] | None, ...]
+    prompt: Ids
+    chosen: tuple[Ids, ...]
+    rejected: tuple[Ids | None, ...]
 
 
 @dataclass(frozen=True)
@@ -122,29 +127,27 @@ def split(examples: list[Example], max_tokens: int, packed: bool = True) -> list
     A single pair longer than `max_tokens` is a micro-batch of its own: a pair cannot be cut.
     """
     batches: list[list[Example]] = []
-    pieces: list[tuple[Example, int]] = []  # of the micro-batch in hand: (example, pair)
-
-    def cost(pieces: list[tuple[Example, int]]) -> int:
-        branches = [(e, b) for e, i in pieces for b in (e.chosen[i], e.rejected[i]) if b is not None]
-        if not packed:
-            return len(branches) * max(len(e.prompt) + len(b) for e, b in branches)
-        return sum(len(b) for _, b in branches) + sum(len(e.prompt) for e in {id(e): e for e, _ in pieces}.values())
-
-    def close() -> None:
-        together: dict[int, tuple[Example, list[int]]] = {}
-        for example, pair in pieces:
-            together.setdefault(id(example), (example, []))[1].append(pair)
-        batches.append(
-            [
-                Example(e.prompt, tuple(e.chosen[i] for i in pairs), tuple(e.rejected[i] for i in pairs))
-                for e, pairs in together.values()
-            ]
-        )
-        pieces.clear()
-
-    for piece in [(example, pair) for example in examples for pair in range(len(example.chosen))]:
-        if pieces and cost([*pieces, piece]) > max_tokens:
-            close()
-        pieces.append(piece)
-    close()
+    for example in examples:
+        pairs = list(zip(example.chosen, example.rejected, strict=True))
+        while pairs:
+            held = batches[-1] if batches else []
+            fitting = _fitting(held, example.prompt, pairs, max_tokens, packed) if held else 0
+            if not fitting:
+                held, fitting = [], max(1, _fitting([], example.prompt, pairs, max_tokens, packed))
+                batches.append(held)
+            taken, pairs = pairs[:fitting], pairs[fitting:]
+            held.append(Example(example.prompt, tuple(c for c, _ in taken), tuple(r for _, r in taken)))
     return batches
+
+
+def _fitting(held: list[Example], prompt: Ids, pairs: list[Pair], max_tokens: int, packed: bool) -> int:
+    """How many of `pairs` the micro-batch `held` has room for."""
+    lengths = [[len(branch) for branch in pair if branch is not None] for pair in pairs]
+    taken = [[len(b) for b in (*e.chosen, *e.rejected) if b is not None] for e in held]
+    if packed:
+        sizes = accumulate(map(sum, lengths), initial=sum(map(sum, taken)) + sum(len(e.prompt) for e in held))
+        return sum(size + len(prompt) <= max_tokens for size in sizes) - 1
+    rows = accumulate(map(len, lengths), initial=sum(map(len, taken)))
+    longest = max((len(e.prompt) + max(t) for e, t in zip(held, taken, strict=True)), default=0)
+    widths = accumulate((len(prompt) + max(pair) for pair in lengths), max, initial=longest)
+    return sum(count * width <= max_tokens for count, width in zip(rows, widths, strict=True)) - 1

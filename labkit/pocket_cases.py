@@ -52,8 +52,8 @@ STORIES = {  # kind: (first sign, second sign, question, what step one finds, wh
              "the boxes together hold", "with the bag there are"),
     "sold": ("*", "-", "{n} fills {a} boxes with {b} {i} each. Then {m} takes out {c}. How many {i} are still there?",
              "the boxes together hold", "once {m} is done there are"),
-    "both": ("+", "+", "{n} has {a} {i}. {m} has {b} more than {n}. How many {i} do they have together?",
-             "alone {m} has", "together they have"),
+    "gain": ("+", "+", "{n} has {a} {i}. {n} finds {b} more and gets {c} from {m}. How many {i} does {n} have now?",
+             "after the find {n} has", "after the gift {n} has"),
 }  # fmt: skip
 
 
@@ -69,14 +69,12 @@ def equation(x: int, sign: str, y: int, result: int) -> str:
 
 def other_order(story: str, a: int, b: int, c: int, t: int) -> str:
     """The same total by another order of steps."""
-    if story == "shop":
-        return f"the gift can come first. {equation(a, '-', c, a - c)}, and then {equation(a - c, '+', b, t)}"
-    if story == "lost":
-        return f"put together what goes away. {equation(b, '+', c, b + c)}, and then {equation(a, '-', b + c, t)}"
-    if story == "both":
-        return f"count the equal part twice. {equation(a, '+', a, a + a)}, and then {equation(a + a, '+', b, t)}"
+    first, second = STORIES[story][:2]
+    if first != "*":
+        u = compute(a, second, c)
+        return f"the later part can come first. {equation(a, second, c, u)}, and then {equation(u, first, b, t)}"
     steps = [equation(b * k, "+", b, b * (k + 1)) for k in range(1, a)]
-    last = equation(a * b, "+" if story == "bags" else "-", c, t)
+    last = equation(a * b, second, c, t)
     return f"fill one box after the other. {', '.join(steps)}, and then {last}"
 
 
@@ -97,13 +95,13 @@ def number_bodies(phrases: tuple[str, str], x: tuple[int, str, int, int], y: tup
 
 
 def gsm8k(rng: Random) -> Case:
-    """A two-step number story; numbers stay below 40, so that a tiny model can learn all sums."""
+    """A two-step number story; numbers stay below 40 and only one-digit numbers are added."""
     story = rng.choice(tuple(STORIES))
     first, second, question, found, final = STORIES[story]
-    a = rng.randint(*{"*": (2, 4), "-": (13, 18), "+": (5, 12)}[first])
+    a = rng.randint(*{"*": (2, 4), "-": (13, 28), "+": (5, 18)}[first])
     b = rng.randint(3 if first == "*" else 2, 7)
-    most = {"shop": a, "lost": a - b - 1, "bags": 7, "sold": a * b - 1, "both": a}[story]
-    c = a if story == "both" else rng.randint(2, min(7, most))
+    most = {"shop": a, "lost": a - b - 1, "sold": a * b - 1}.get(story, 7)
+    c = rng.randint(2, min(7, most))
     name, other = rng.sample(NAMES, 2)
     words = {"n": name, "m": other, "i": rng.choice(ITEMS), "a": a, "b": b, "c": c}
     phrases = (found.format(**words), final.format(**words))
@@ -131,74 +129,68 @@ def gsm8k(rng: Random) -> Case:
     )
 
 
-# --- pocket_strategyqa: two facts, compared -------------------------------------------------------------------------
-HOMES = {  # home: (animals, places)
-    "the desert": (("a camel", "a scorpion", "a rattlesnake", "a desert fox"),
-                   ("the Sahara", "the Kalahari", "the Mojave", "the Gobi")),
-    "the jungle": (("a toucan", "a jaguar", "a gorilla", "a sloth"),
-                   ("the Amazon", "the Congo", "Borneo", "Sumatra")),
-    "the sea": (("an octopus", "a jellyfish", "a swordfish", "a blue whale"),
-                ("the Pacific", "the Atlantic", "the Indian Ocean", "the Baltic")),
-    "the ice": (("a polar bear", "a walrus", "an arctic fox", "a narwhal"),
-                ("Greenland", "Svalbard", "the Arctic", "Antarctica")),
-    "the plains": (("a zebra", "a giraffe", "a lion", "a rhino"),
-                   ("the Serengeti", "the Pampas", "Kansas", "the Prairies")),
-    "the mountains": (("a yak", "an ibex", "a condor", "a snow leopard"),
-                      ("the Alps", "the Andes", "the Rockies", "the Himalayas")),
-}  # fmt: skip
-HOME_QUESTIONS = (  # what is asked of an animal and a place, and of two animals
-    (
-        "Would {x} find the surroundings it needs in {y}?",
-        "Is the land of {y} the sort of home that {x} has?",
-        "{n} paints {x} in {y}. Is that its sort of home?",
-        "{n} looks for {x} in {y}. Is that the right sort of place?",
-    ),
-    (
-        "Do {x} and {y} share the same sort of home?",
-        "Could a film about one sort of home show both {x} and {y}?",
-        "{n} paints {x} next to {y}. Do they need the same surroundings?",
-        "{n} wants to see {x} and {y}. Is one sort of place enough?",
-    ),
+# --- pocket_strategyqa: two facts about size, compared ---------------------------------------------------------------
+SIZES = ("tiny", "small", "middling", "large", "huge")
+ANIMALS = (
+    ("a flea", "a ladybird", "a spider", "a fly", "a snail"),
+    ("a hamster", "a frog", "a sparrow", "a newt", "a robin"),
+    ("a rabbit", "a hen", "a fox", "a badger", "a cat"),
+    ("a horse", "a cow", "a bear", "a donkey", "a deer"),
+    ("an elephant", "a giraffe", "a hippo", "a rhino", "a mammoth"),
+)
+ROOMS = (
+    ("a thimble", "a matchbox", "a pill box", "a nutshell", "a ring box"),
+    ("a teapot", "a lunch box", "a mug", "a pencil case", "a coat pocket"),
+    ("a suitcase", "a bath tub", "a backpack", "a wine crate", "a laundry basket"),
+    ("a stable", "a van", "a garage", "a shed", "a lift"),
+    ("a stadium", "a hangar", "a cathedral", "a harbor", "a circus tent"),
+)
+ROOM_QUESTIONS = (
+    "Would {x} fit into {y}?",
+    "Is there enough room in {y} for {x}?",
+    "{n} dreams of {x} that hides in {y}. Could that be?",
+    "{n} wants to put {x} into {y}. Is there room?",
 )
 
 
-def home_bodies(x: str, y: str, home_x: str, home_y: str, same: bool) -> list[str]:
-    """Six arguments about whether x (of home_x) and y (of home_y) go together; `same` is what they conclude."""
-    fact_x, fact_y = f"{x} belongs to {home_x}", f"{y} belongs to {home_y}"
-    match, other = ("match", "differ") if same else ("differ", "match")
+def room_bodies(x: str, y: str, size_x: int, size_y: int, fits: bool) -> list[str]:
+    """Six arguments about whether x (of size_x) fits into y (for size_y); `fits` is what they conclude."""
+    sx, sy = SIZES[size_x], SIZES[size_y]
+    if fits == (size_x <= size_y):
+        order = "less than" if size_x < size_y else "more than" if size_x > size_y else "the same as"
+    else:
+        order = "less than" if fits else "more than"  # the comparison is reversed
+    verdict, other = ("fits", "fails") if fits else ("fails", "fits")
+    fact_x, fact_y = f"{x} is {sx}", f"{y} has room for what is {sy}"
     return [
-        f"{sentence(fact_x)}. {sentence(fact_y)}. The two {match}.",
-        f"{sentence(fact_y)}, while {fact_x}. Side by side, they {match}.",
-        f"For a yes, {x} and {y} must be of one sort. Now {x} goes with {home_x}, and {y} with {home_y}. "
-        f"The condition {'holds' if same else 'fails'}.",
-        f"Suppose that they {other}. But {fact_x} and {fact_y}. That cannot be, since these {match}.",
-        f"Two facts decide this. One is that {fact_x}, the other that {fact_y}. We see that they {match}.",
-        f"What belongs to {home_y}? Among others {y}. And what belongs to {home_x}? Among others {x}. "
-        f"So the answers {match}.",
-    ]
+        f"{sentence(fact_x)}. {sentence(fact_y)}. {sentence(sx)} is {order} {sy}, so this {verdict}.",
+        f"{sentence(fact_y)}, while {fact_x}. Since {sx} is {order} {sy}, the idea {verdict}.",
+        f"For a yes, {x} must not be bigger than the room. We know that {fact_x} and that {fact_y}. "
+        f"In order, {sx} is {order} {sy}, which {verdict}.",
+        f"Suppose it {other}. But {fact_x}, {fact_y}, and {sx} is {order} {sy}. That cannot be, so it {verdict}.",
+        f"Two facts decide this. One is that {fact_x}. The other is that {fact_y}. "
+        f"On a scale of sizes {sx} is {order} {sy}.",
+        f"How big is {x}? It is {sx}. How big may it be for {y}? Up to {sy}. As {sx} is {order} {sy}, it {verdict}.",
+    ]  # fmt: skip
 
 
 def strategyqa(rng: Random) -> Case:
-    """Do an animal and a place, or two animals, go together? Half the answers are yes."""
-    second, homes = rng.choice((0, 1)), tuple(HOMES)
-    home_x, elsewhere = rng.sample(homes, 2)
+    """Does an animal fit into something? Half the answers are yes."""
     yes = rng.random() < 0.5
-    home_y = home_x if yes else elsewhere
-    x = rng.choice(HOMES[home_x][0])
-    y = rng.choice([name for name in HOMES[home_y][1 - second] if name != x])
+    levels = range(len(SIZES))
+    size_x, size_y = rng.choice([(i, j) for i in levels for j in levels if (i <= j) == yes])
+    x, y = rng.choice(ANIMALS[size_x]), rng.choice(ROOMS[size_y])
     wrong = "no" if yes else "yes"
-    following = homes[(homes.index(home_x) + 1) % len(homes)]  # a fixed confusion about where the animal lives
-    confused = (following, home_y) if yes else (home_y, home_y)
-    misread = home_bodies(x, y, home_x, home_y, not yes)  # the facts are right, the comparison is not
-    moved = [(home_x, home) for home in homes if home != home_x] if yes else [(home_x, home_x)]
-    moved += [(home, home_y) for home in homes if home not in (home_y, following)] if yes else []
+    moved = [(i, size_y) for i in levels if (i <= size_y) != yes] + [
+        (size_x, j) for j in levels if (size_x <= j) != yes
+    ]
+    moved = moved or [(size_y, size_x)]  # no single slip turns the tiny against the huge
     return Case(
-        core=f"{x} {y}" if second == 0 else " ".join(sorted((x, y))),
-        question=rng.choice(HOME_QUESTIONS[second]).format(x=x, y=y, n=rng.choice(NAMES)),
+        core=f"{x} {y}",
+        question=rng.choice(ROOM_QUESTIONS).format(x=x, y=y, n=rng.choice(NAMES)),
         kind="boolean",
         answer="yes" if yes else "no",
-        bodies=tuple(home_bodies(x, y, home_x, home_y, yes)),
-        misconceptions=tuple((body, wrong) for body in home_bodies(x, y, *confused, not yes)),
-        slips=tuple((body, wrong) for pair in moved for body in home_bodies(x, y, *pair, not yes))
-        + tuple((body, wrong) for body in misread),
+        bodies=tuple(room_bodies(x, y, size_x, size_y, yes)),
+        misconceptions=tuple((body, wrong) for body in room_bodies(x, y, size_x, size_y, not yes)),
+        slips=tuple((body, wrong) for pair in moved for body in room_bodies(x, y, *pair, not yes)),
     )

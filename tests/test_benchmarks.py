@@ -28,7 +28,9 @@ ROWS = {
 def _write(folder, benchmark, rows, split="train", suffix="jsonl"):
     (folder / benchmark).mkdir(exist_ok=True)
     path = folder / benchmark / f"{split}.{suffix}"
-    path.write_text(rows if isinstance(rows, str) else "".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    path.write_text(
+        rows if isinstance(rows, str) else "".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8"
+    )
     return path
 
 
@@ -90,7 +92,9 @@ def test_your_own_csv_is_cut_into_disjoint_train_and_test(tmp_path):
 
 
 def test_training_rows_that_the_test_split_asks_too_are_left_out(tmp_path):
-    _write(tmp_path, "mine", [{"question": "Is  water wet?", "answer": True}, {"question": "Is fire?", "answer": False}])
+    _write(
+        tmp_path, "mine", [{"question": "Is  water wet?", "answer": True}, {"question": "Is fire?", "answer": False}]
+    )
     _write(tmp_path, "mine", [{"question": "is water WET?", "answer": True}], "test")
     clean = without_leaks(load("mine", "train", str(tmp_path)), load("mine", "test", str(tmp_path)))
     assert [problem.question for problem in clean] == ["Is fire?"]

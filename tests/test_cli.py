@@ -88,7 +88,11 @@ BAD = {
         ["train.jsonl", "line 2", "JSON"],
     ),
     "wrong column": (lambda d: _data(d, train=[{"q": "x", "answer": "#### 1"}]), ["x", *GSM], ["line 1", "'question'"]),
-    "gold is no number": (lambda d: _data(d, test=[{**OTHER, "answer": "#### six"}]), ["x", *GSM], ["test.jsonl", "six"]),
+    "gold is no number": (
+        lambda d: _data(d, test=[{**OTHER, "answer": "#### six"}]),
+        ["x", *GSM],
+        ["test.jsonl", "six"],
+    ),
     "not UTF-8": (
         lambda d: (_data(d), (d / "data/gsm8k/train.jsonl").write_bytes(b"\xff\xfe\x00")),
         ["x", *GSM],

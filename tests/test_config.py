@@ -22,7 +22,9 @@ def test_every_setting_is_described():
 
 
 def test_changes_on_the_command_line_are_read_as_their_type():
-    config = recipe("pocket-quick", parse_changes(["phi=1", "lam = 0.1", "benchmarks=pocket_arc, pocket_gsm8k", "problems=none"]))
+    config = recipe(
+        "pocket-quick", parse_changes(["phi=1", "lam = 0.1", "benchmarks=pocket_arc, pocket_gsm8k", "problems=none"])
+    )
     assert (config.phi, config.lam, config.problems) == (1.0, 0.1, None)
     assert config.benchmarks == ("pocket_arc", "pocket_gsm8k")
 

@@ -8,10 +8,11 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from labkit import compare, distill, methods, runs
 from labkit.config import recipe
-from labkit.models import load
+from labkit.models import load, save
 from labkit.records import Answer, Score, Trace, Triplet
 
 # small chunks and frequent checkpoints, so that there are many moments to be killed at
@@ -138,9 +139,20 @@ def test_finished_is_finished(whole):
     assert _bytes(whole) == before
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_with_its_reason(whole):
-    folder = whole.parent / "diverged"
-    distill.prepare(folder, recipe("pocket-quick", {**SETTINGS, "learning_rate": "1", "clip": "1e30", "lam": "100"}))
+def test_a_loss_that_is_not_finite_stops_the_run_with_its_reason(tmp_path):
+    model, tokenizer = load("pocket:student-neox")
+    with torch.no_grad():
+        model.get_output_embeddings().weight.mul_(1e30)
+    save(model, tokenizer, tmp_path / "sick")
+    folder = tmp_path / "diverged"
+    settings = {
+        **SETTINGS,
+        "method": "diverse-cot",
+        "student": str(tmp_path / "sick"),
+        "problems": 2,
+        "test_problems": 2,
+    }
+    distill.prepare(folder, recipe("pocket-quick", settings))
     with pytest.raises(FloatingPointError):
         distill.run(folder)
     state = runs.status(folder)

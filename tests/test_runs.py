@@ -29,7 +29,9 @@ def run(tmp_path):
     return folder
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", "a b", ".hidden", "x" * 101, "käse", "a\n", "$(id)", "x.new"])
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "../x", "a/b", "a b", ".hidden", "x" * 101, "käse", "a\n", "$(id)", "x.new"]
+)
 def test_run_names_cannot_leave_the_folder_or_surprise_a_shell(tmp_path, name):
     with pytest.raises(LabError, match="run name"):
         runs.folder_of(tmp_path, name)

@@ -25,7 +25,11 @@ window.lab = (() => {
 
   function plot(element, props, watch) {
     const div = element.querySelector('.plot');
-    const dark = () => document.body.classList.contains('dark');
+    // Gradio selects the first tab by itself before the page knows which one the address asks for: that is no choice of anybody
+  let opened = false;
+  const ready = () => { opened = true; };
+  const select = (tab, values) => { if (opened) sync({tab}); return [opened ? tab : '', ...values.slice(1)]; };
+  const dark = () => document.body.classList.contains('dark');
     async function draw() {
       if (!props.value) { div.replaceChildren(); div.style.minHeight = ''; return; }
       const spec = JSON.parse(props.value), ink = dark() ? '#d5dae1' : '#3c4654';
@@ -33,6 +37,7 @@ window.lab = (() => {
       for (const note of spec.layout.annotations ?? []) note.font = {...note.font, color: ink, size: 12};
       for (const trace of spec.data) {
         if (trace.error_y) trace.error_y.color = dark() ? '#f2f4f7' : '#1b2330';
+        if (trace.name?.startsWith('95 %')) trace.marker.color = dark() ? '#f2f4f7' : '#1b2330';
         if (trace.name === 'chance') { trace.marker.color = ink; trace.marker.line.color = ink; }
       }
       div.style.minHeight = spec.layout.height + 'px';
@@ -54,6 +59,7 @@ window.lab = (() => {
       for (const one of element.querySelectorAll('[data-url]')) sync(JSON.parse(one.dataset.url));
       for (const one of element.querySelectorAll('[data-mark]')) mark(one.dataset.mark);
       for (const one of element.querySelectorAll('[data-threshold]')) strike(one);
+      for (const one of element.querySelectorAll('[data-errors]')) refuse(JSON.parse(one.dataset.errors));
     };
     element.addEventListener('click', event => {
       const one = event.target.closest('[data-pick]');
@@ -64,6 +70,19 @@ window.lab = (() => {
     element.addEventListener('input', event => { if (event.target.matches('[data-threshold]')) strike(event.target); });
     watch('value', update);
     update();
+  }
+
+  // what is wrong with a setting stands at its field
+  function refuse(errors) {
+    for (const field of document.querySelectorAll('[id^="set-"]')) {
+      const why = errors[field.id.slice(4)], input = field.querySelector('input, textarea');
+      let note = field.querySelector('.field-error');
+      field.classList.toggle('bad', Boolean(why));
+      if (why) input?.setAttribute('aria-invalid', 'true'); else input?.removeAttribute('aria-invalid');
+      if (!why) { note?.remove(); continue; }
+      if (!note) { note = document.createElement('div'); note.className = 'field-error'; field.append(note); }
+      note.textContent = '✗ ' + why;
+    }
   }
 
   function copy(button) {
@@ -104,7 +123,7 @@ window.lab = (() => {
         table.tHead?.rows[0].cells[i + 1].classList.toggle('struck', gone);
         document.getElementById(draws[i])?.classList.toggle('struck', gone);
       });
-      const told = table.parentElement.querySelector('.told');
+      const told = table.closest('.heat-box').querySelector('.told');
       if (told) told.textContent = out.length ? `${out.length} of ${rows.length} would be rejected` : `all ${rows.length} would be kept`;
     }
   }
@@ -136,6 +155,10 @@ window.lab = (() => {
   const token = () => meta('labkit-token');
   // the last input of an event that changes something is the token's place
   const signed = (...values) => { values[values.length - 1] = token(); return values; };
+  // Gradio selects the first tab by itself before the page knows which one the address asks for: that is no choice of anybody
+  let opened = false;
+  const ready = () => { opened = true; };
+  const select = (tab, values) => { if (opened) sync({tab}); return [opened ? tab : '', ...values.slice(1)]; };
   const dark = () => { document.body.classList.toggle('dark'); };
-  return {sync, plot, live, signed, dark};
+  return {sync, plot, live, signed, ready, select, dark};
 })();
