@@ -32,7 +32,7 @@ VOCABULARY = 300
 ENDS = list(range(12))
 _SHAPE = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 _LLAMA = {**_SHAPE, "intermediate_size": 64, "num_key_value_heads": 2, "max_position_embeddings": 256}
-_GEMMA = {**_LLAMA, "head_dim": 8, "sliding_window": 8}
+_GEMMA = {**_LLAMA, "head_dim": 8, "sliding_window": 8, "tie_word_embeddings": False}
 _NO_IDS = {"bos_token_id": None, "eos_token_id": None}
 
 MODELS = {
@@ -169,7 +169,7 @@ def test_choose_takes_the_token_whose_share_of_the_sum_the_number_falls_in(size)
 def test_a_token_without_probability_is_never_chosen():
     logits = torch.full((3, 1000), -torch.inf)
     logits[:, [7, 600]] = 0.0
-    tokens, logprobs = choose(logits, np.array([0.0, 0.5, np.nextafter(1, 0)]), Settings(1.0))
+    tokens, logprobs = choose(logits, np.array([0.0, 0.51, np.nextafter(1, 0)]), Settings(1.0))
     assert tokens.tolist() == [7, 600, 600]
     assert logprobs == pytest.approx(np.log(0.5))
 
