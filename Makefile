@@ -1,4 +1,5 @@
 # make demo   distil a pocket student from nothing, in a few minutes, nothing to download
+# make app    the dashboard, at http://127.0.0.1:7860
 # make test   the tests, as CI runs them
 # Each makes .venv and installs what it needs the first time; a second call starts within seconds.
 
@@ -8,9 +9,12 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 TORCH := $(shell grep '^torch==' constraints.txt)
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: demo test lint clean
+.PHONY: demo app test lint clean
 demo: .venv/ready
 	$(BIN)/labkit distill demo --recipe pocket
+
+app: .venv/ready
+	$(BIN)/labkit app
 
 test: .venv/ready-test
 	$(BIN)/ruff check .

@@ -17,7 +17,8 @@ NO_SCORES = pieces.empty(
     "No evaluation is finished yet", "The first one comes before training; follow the run in the Runs tab."
 )
 CAPTION = (
-    '<p class="caption">Share of all test questions; whiskers: Wilson\'s 95 % interval of the correct share. Unparsed and truncated '
+    '<p class="caption">Share of all test questions; whiskers: Wilson\'s 95 % interval of the correct share. '
+    "Unparsed and truncated "
     "answers count as wrong.</p>"
 )
 PICK = pieces.empty("Pick a question", "Its two answers show here, side by side.")

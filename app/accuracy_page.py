@@ -142,8 +142,14 @@ def _verdict(row: Comparison, a: str, b: str) -> str:
     span = f"95 % interval {_signed(row.low)} to {_signed(row.high)}"
     if row.low > 0 or row.high < 0:
         better, size = ("B", row.difference) if row.difference > 0 else ("A", -row.difference)
-        return f"<b>{better} is better</b> by {100 * size:.1f} points on average over {row.questions:,} shared questions ({span})."
-    return f"<b>No difference shown</b>: B − A is {points} points over {row.questions:,} shared questions, and the {span} holds zero."
+        return (
+            f"<b>{better} is better</b> by {100 * size:.1f} points on average over {row.questions:,} shared "
+            f"questions ({span})."
+        )
+    return (
+        f"<b>No difference shown</b>: B − A is {points} points over {row.questions:,} shared questions, and the "
+        f"{span} holds zero."
+    )
 
 
 def chosen(flips: Sequence[tuple[Answer, Answer]], direction: str) -> list[tuple[Answer, Answer]]:
@@ -162,7 +168,8 @@ def flip_list(problems: Mapping[str, Problem], flips: Sequence[tuple[Answer, Ans
     for first, second in flips[page * PAGE : (page + 1) * PAGE]:
         problem = problems.get(first.problem)
         items += (
-            f'<button class="item" data-pick="{text(first.problem)}"><span class="where"><span>{text(first.problem)}</span><span>'
+            f'<button class="item" data-pick="{text(first.problem)}"><span class="where"><span>'
+            f"{text(first.problem)}</span><span>"
             f"{pieces.outcome(first.outcome)} → {pieces.outcome(second.outcome)}</span></span>"
             f'<span class="what">{text(problem.question[:200] if problem else "")}</span></button>'
         )
@@ -170,7 +177,8 @@ def flip_list(problems: Mapping[str, Problem], flips: Sequence[tuple[Answer, Ans
     off = ("disabled" if page <= 0 else ""), ("disabled" if page >= last else "")
     return (
         f'<div class="scroller" tabindex="0" role="group" aria-label="flips">{items}</div><div class="pager">'
-        f'<button data-pick="page:{page - 1}" {off[0]}>‹ Back</button><span>{len(flips):,} questions · page {page + 1} of '
+        f'<button data-pick="page:{page - 1}" {off[0]}>‹ Back</button><span>{len(flips):,} questions · page '
+        f"{page + 1} of "
         f'{last + 1}</span><button data-pick="page:{page + 1}" {off[1]}>More ›</button></div>'
         + pieces.mark("flip-list", current)
     )
@@ -187,7 +195,9 @@ def _card(name: str, point: str, one: Answer) -> str:
     read = f"read {text(one.answer)} by {text(one.rule)}" if one.answer is not None else "no answer read"
     finish = "ended by itself" if one.finish == "stop" else "cut at the limit"
     return (
-        f'<section><article class="trace {one.outcome}" tabindex="-1"><header><b>{name}</b>{pieces.outcome(one.outcome)}'
-        f"<span>{read}</span></header>{pieces.said(one.text, one.span)}<footer>{text(point.replace('@', ', epoch '))} · {finish} · {one.tokens} tokens · "
+        f'<section><article class="trace {one.outcome}" tabindex="-1"><header><b>{name}</b>'
+        f"{pieces.outcome(one.outcome)}"
+        f"<span>{read}</span></header>{pieces.said(one.text, one.span)}<footer>"
+        f"{text(point.replace('@', ', epoch '))} · {finish} · {one.tokens} tokens · "
         "greedy</footer></article></section>"
     )

@@ -15,13 +15,15 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 CLOSED = (
-    "/monitoring", "/gradio_api/upload", "/gradio_api/call/", "/gradio_api/api/", "/gradio_api/run/", "/gradio_api/info",
+    "/monitoring", "/gradio_api/upload", "/gradio_api/call/", "/gradio_api/api/", "/gradio_api/run/",
+    "/gradio_api/info",
     "/gradio_api/openapi.json", "/gradio_api/proxy=", "/gradio_api/deep_link", "/gradio_api/vibe",
     "/gradio_api/process_recording", "/gradio_api/stream/", "/gradio_api/mcp", "/call/", "/run/", "/api/", "/upload",
     "/docs", "/redoc", "/openapi.json", "/proxy=",
 )  # fmt: skip
 POLICY = (
-    "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+    "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' "
+    "'unsafe-inline'; "
     "connect-src 'self'; object-src 'none'; base-uri 'self'; "
     "frame-ancestors 'self' http://127.0.0.1:* http://localhost:* https://huggingface.co"
 )
@@ -39,7 +41,7 @@ def allowed(token: str) -> bool:
 
 
 class Guard:
-    """ASGI middleware. `hosts`: every `HOST:PORT` under which the server may be asked; `public`: another, without port."""
+    """ASGI middleware. `hosts`: every `HOST:PORT` the server may be asked under; `public`: another, without port."""
 
     def __init__(self, app: Any, hosts: tuple[str, ...], public: str = ""):
         self.app = app

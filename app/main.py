@@ -23,6 +23,7 @@ from app.run_page import status_line
 from app.tab import QUIET, Tab
 from labkit.records import LabError
 
+LOOPBACK = ("127.0.0.1", "localhost")
 TABS = ("traces", "pairs", "accuracy", "runs")
 LABELS = ("Traces", "Pairs", "Accuracy", "Runs")
 BRAND = "<h1>ORPO-Distill lab</h1><p>what the models said, what was made of it, and what it brought</p>"
@@ -96,26 +97,36 @@ def first(runs_dir: Path) -> str | None:
     return next(iter(ready or found), None)
 
 
-def launch(runs_dir: Path, port: int = 7860, *, auth: tuple[str, str] | None = None, wait: bool = True) -> Any:
-    """Serve the dashboard on this machine only; returns gradio's app. Raises `LabError` where the port is taken."""
+def launch(runs_dir: Path, port: int = 7860, *, host: str = "127.0.0.1", wait: bool = True) -> Any:
+    """Serve the dashboard; returns gradio's app (`wait=False`) or blocks until it ends.
+
+    Raises `LabError` where the port is taken, or for an address beyond this machine without a password
+    (`LABKIT_AUTH=user:password`). On a Hugging Face Space (SPACE_HOST), whose proxy is the only way in, none is needed.
+    """
+    space, auth = os.environ.get("SPACE_HOST", ""), _auth()
+    if host not in LOOPBACK and not auth:
+        raise LabError(f"--host {host} opens the lab to others: set LABKIT_AUTH=user:password first")
     _free(port)
     gr.set_static_paths([theme.PLOTLY])
     page = build(runs_dir.resolve())
     page.queue(api_open=False, default_concurrency_limit=4, max_size=64)
-    space = os.environ.get("SPACE_HOST", "")  # set on a Hugging Face Space, whose proxy is the only way in
+    hosts = tuple(f"{name}:{port}" for name in {*LOOPBACK, host})
     options = {
-        "middleware": [Middleware(guard.Guard, hosts=(f"127.0.0.1:{port}", f"localhost:{port}"), public=space)],
+        "middleware": [Middleware(guard.Guard, hosts=hosts, public=space or os.environ.get("LABKIT_HOST", ""))],
         "docs_url": None, "redoc_url": None, "openapi_url": None,
     }  # fmt: skip
+    if wait:
+        print(
+            f"the lab is open at http://{'127.0.0.1' if space else host}:{port}  (Ctrl-C ends it; runs go on)",
+            flush=True,
+        )
     return page.launch(
-        server_name="0.0.0.0" if space or auth else "127.0.0.1",
+        server_name="0.0.0.0" if space else host,
         server_port=port,
-        share=False,
         auth=auth,
-        inbrowser=False,
+        share=False,
         quiet=True,
         prevent_thread_lock=not wait,
-        show_error=False,
         app_kwargs=options,
         allowed_paths=[],
         max_file_size="1kb",
@@ -128,6 +139,12 @@ def launch(runs_dir: Path, port: int = 7860, *, auth: tuple[str, str] | None = N
         css=theme.css(),
         head=theme.head(guard.TOKEN),
     )
+
+
+def _auth() -> tuple[str, str] | None:
+    """User and password from LABKIT_AUTH, or None."""
+    user, colon, password = os.environ.get("LABKIT_AUTH", "").partition(":")
+    return (user, password) if colon and user and password else None
 
 
 def _free(port: int) -> None:

@@ -17,7 +17,8 @@ from labkit.records import LabError
 
 DEFAULT = "pocket-quick"
 INTRO = (
-    "<p>This public demo replays recorded runs. You can also start one quick pocket run: five generated benchmarks, a small "
+    "<p>This public demo replays recorded runs. You can also start one quick pocket run: five generated "
+    "benchmarks, a small "
     "teacher and a smaller student, a few minutes on a processor. One run at a time.</p>"
 )
 
@@ -68,7 +69,8 @@ def build(runs_dir: Path, pending: gr.State) -> dict[str, Any]:
             return f'{notes}<div class="trouble"><b>Not yet.</b><ul>{lines}</ul></div>'
         said = text(form.command(called, chosen, config))
         return (
-            f'{notes}<div class="panel">{estimate.estimate(runs_dir, config)}<p>The same from a terminal: <button class="small-button" '
+            f'{notes}<div class="panel">{estimate.estimate(runs_dir, config)}<p>The same from a terminal: <button '
+            'class="small-button" '
             f'data-copy="command">Copy</button></p><pre class="command" id="command">{said}</pre></div>'
         )
 
@@ -123,7 +125,10 @@ def require(token: str) -> None:
 
 
 def _good(name: str) -> str:
-    return f'<div class="good"><b>✓</b> {text(name)}: checking models and questions, then it starts or waits its turn.</div>'
+    return (
+        f'<div class="good"><b>✓</b> {text(name)}: checking models and questions, then it starts or waits its '
+        "turn.</div>"
+    )
 
 
 def _name_error(runs_dir: Path, name: str) -> str:

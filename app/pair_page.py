@@ -50,7 +50,8 @@ def listing(where: Path, epoch: int, lines: Sequence[int], current: int, page: i
     for line, one in zip(part, store.read(store.triplets(where, epoch), Triplet, np.array(part)), strict=True):
         problem = problems[one.problem]
         items += (
-            f'<button class="item" data-pick="{line}"><span class="where"><span>{text(one.problem.replace("/train/", " "))}'
+            f'<button class="item" data-pick="{line}"><span class="where"><span>'
+            f"{text(one.problem.replace('/train/', ' '))}"
             f" · {one.draw}</span><span>{_source(one)}</span></span>"
             f'<span class="what">{text(problem.question[:200])}</span></button>'
         )
@@ -58,7 +59,8 @@ def listing(where: Path, epoch: int, lines: Sequence[int], current: int, page: i
     off = ("disabled" if page <= 0 else ""), ("disabled" if page >= last else "")
     return (
         f'<div class="scroller" tabindex="0" role="group" aria-label="pairs">{items}</div>'
-        f'<div class="pager"><button data-pick="page:{page - 1}" {off[0]}>‹ Back</button><span>{len(lines):,} pairs · page '
+        f'<div class="pager"><button data-pick="page:{page - 1}" {off[0]}>‹ Back</button><span>{len(lines):,} '
+        "pairs · page "
         f'{page + 1} of {last + 1}</span><button data-pick="page:{page + 1}" {off[1]}>More ›</button></div>'
         + pieces.mark("pair-list", str(current))
     )
@@ -112,13 +114,15 @@ def _card(where: Path, name: str, said: str, trace: Trace | None, marks: list[tu
         grade = pieces.outcome(trace.outcome)
         logprob = "" if trace.logprob is None else f" · log-prob when drawn {pieces.number(trace.logprob)}"
         source = (
-            f"{pieces.side(trace.side, trace.epoch)} · draw {trace.draw} · answer {text(trace.answer)} by {text(trace.rule)} · "
+            f"{pieces.side(trace.side, trace.epoch)} · draw {trace.draw} · answer {text(trace.answer)} by "
+            f"{text(trace.rule)} · "
             f"{trace.tokens} tokens{logprob} · T {trace.temperature:g} · {text(trace.model)} · "
             f"seed {config.seed}/{stage_of(trace)}/{trace.draw}"
         )
     return (
         f'<article class="trace {trace.outcome if trace else ""}" tabindex="-1"><header><b>{name}</b>{grade}</header>'
-        f'<div class="said" dir="auto" tabindex="0" role="group" aria-label="{name}">{body}</div><footer>{source}</footer></article>'
+        f'<div class="said" dir="auto" tabindex="0" role="group" aria-label="{name}">{body}</div><footer>'
+        f"{source}</footer></article>"
     )
 
 
@@ -138,7 +142,7 @@ def differences(first: str, second: str) -> tuple[list[tuple[int, int]], list[tu
 
 
 def step(where: Path, epoch: int, line: int) -> str | None:
-    """The optimiser step that used a pair, counted over the whole run; None where long rows were left out on the way."""
+    """The optimiser step that used a pair, counted over the whole run; None where long rows were left out."""
     if any(event["epoch"] <= epoch for event in store.events(where, "too long")):
         return None
     before = 0

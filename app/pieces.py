@@ -106,7 +106,10 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], kind: str = "plain
     for number, row in enumerate(rows):
         total = ' class="total"' if last_is_total and number == len(rows) - 1 else ""
         body += f"<tr{total}>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>"
-    return f'<div class="wide" tabindex="0" role="group" aria-label="table"><table class="{kind}"><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
+    return (
+        f'<div class="wide" tabindex="0" role="group" aria-label="table"><table class="{kind}"><thead><tr>'
+        f"{top}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
 
 
 def empty(title: str, hint: str) -> str:

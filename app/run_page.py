@@ -35,7 +35,8 @@ def status_line(runs_dir: Path, name: str | None) -> str:
     recorded = '<span class="chip">recorded</span>' if where == store.DEMO else ""
     return (
         f'<div class="statusline">{pieces.state(state)}{recorded}<span><b>{text(config.policy)}</b></span>'
-        f"<span>teacher <b>{text(short(config.teacher))}</b></span><span>student <b>{text(short(config.student))}</b></span>{told}</div>"
+        f"<span>teacher <b>{text(short(config.teacher))}</b></span><span>student <b>"
+        f"{text(short(config.student))}</b></span>{told}</div>"
     )
 
 
@@ -73,7 +74,8 @@ def _row(runs_dir: Path, name: str, queue: dict[str, Any], place: int | None, wa
     tools = ""
     if place:
         earlier = (
-            f'<button class="small-button" data-pick="earlier:{text(name)}" aria-label="earlier: {text(name)}">↑</button>'
+            f'<button class="small-button" data-pick="earlier:{text(name)}" aria-label="earlier: {text(name)}">'
+            "↑</button>"
             if place > 1
             else ""
         )
@@ -88,7 +90,8 @@ def _row(runs_dir: Path, name: str, queue: dict[str, Any], place: int | None, wa
         )
     recorded = " · recorded" if store.folder(runs_dir, name) == store.DEMO else ""
     return (
-        f'<button class="item run-row" data-pick="run:{text(name)}"><span class="name">{text(name)}</span>{pieces.state(state)}'
+        f'<button class="item run-row" data-pick="run:{text(name)}"><span class="name">{text(name)}</span>'
+        f"{pieces.state(state)}"
         f'<span class="note">{told}{recorded}</span></button>{tools}'
     )
 
@@ -101,8 +104,10 @@ def _draft(name: str, why: str | None) -> str:
         )
     return (
         f'<div class="item"><div class="run-row"><span class="name">{text(name)}</span>{pieces.state("failed")}</div>'
-        f'<div class="trouble" style="margin:6px 0"><b>not started</b> {text(why)}</div><button class="small-button" data-pick="mend:{text(name)}">'
-        f'Change the settings</button> <button class="small-button" data-pick="dismiss:{text(name)}">Dismiss</button></div>'
+        f'<div class="trouble" style="margin:6px 0"><b>not started</b> {text(why)}</div><button '
+        f'class="small-button" data-pick="mend:{text(name)}">'
+        f'Change the settings</button> <button class="small-button" data-pick="dismiss:{text(name)}">'
+        "Dismiss</button></div>"
     )
 
 
@@ -125,7 +130,10 @@ def head(runs_dir: Path, name: str) -> str:
             if status.get("state") in ("sampling", "evaluating") and status.get("said")
             else ""
         )
-        facts = f'<p class="note" aria-live="off">{rest}{said}; last sign of life {max(0, time.time() - status.get("heartbeat", 0)):.0f} s ago</p>'
+        facts = (
+            f'<p class="note" aria-live="off">{rest}{said}; last sign of life '
+            f"{max(0, time.time() - status.get('heartbeat', 0)):.0f} s ago</p>"
+        )
     reason = (
         f'<div class="trouble" style="margin-top:8px"><b>{text(state)}</b> {text(status["reason"])}</div>'
         if status.get("reason") and state in ("failed", "died")
@@ -140,8 +148,10 @@ def _stages(plan: list[progress.Stage]) -> str:
         now = ' class="now" aria-current="step"' if stage.now else ""
         full = " full" if stage.share >= 1 else ""
         items += (
-            f"<li{now}><span>{'▶ ' if stage.now else '✓ ' if full else ''}{text(stage.label)}</span><div class='bar{full}' role='progressbar' "
-            f"aria-label='{text(stage.label)}' aria-valuemin='0' aria-valuemax='100' aria-valuenow='{100 * stage.share:.0f}'>"
+            f"<li{now}><span>{'▶ ' if stage.now else '✓ ' if full else ''}{text(stage.label)}</span><div "
+            f"class='bar{full}' role='progressbar' "
+            f"aria-label='{text(stage.label)}' aria-valuemin='0' aria-valuemax='100' "
+            f"aria-valuenow='{100 * stage.share:.0f}'>"
             f"<i style='width:{100 * stage.share:.1f}%'></i></div><span>{text(stage.note)}</span></li>"
         )
     return f'<ol class="stages">{items}</ol>'
@@ -166,4 +176,7 @@ def log(where: Path) -> str:
     with open(path, "rb") as stream:
         stream.seek(max(0, path.stat().st_size - LOG))
         tail = stream.read().decode("utf-8", "replace")
-    return f'<pre class="log" tabindex="0" role="log" aria-live="off" aria-label="end of the log">{text(tail[-LOG:])}</pre>'
+    return (
+        '<pre class="log" tabindex="0" role="log" aria-live="off" aria-label="end of the log">'
+        f"{text(tail[-LOG:])}</pre>"
+    )

@@ -71,7 +71,10 @@ def build(runs_dir: Path, run: gr.Dropdown) -> Tab:
 
     def ask(name: str) -> list[Any]:
         size = launcher.size(store.folder(runs_dir, name)) / 1e6
-        question = f"Delete <b>{pieces.text(name)}</b> with its {size:.1f} MB of traces, answers and weights? There is no way back."
+        question = (
+            f"Delete <b>{pieces.text(name)}</b> with its {size:.1f} MB of traces, answers and weights? There is "
+            "no way back."
+        )
         return [question, gr.Row(visible=True)]
 
     def duplicated(name: str) -> list[Any]:
@@ -158,7 +161,8 @@ def _nothing(listed: str, error: LabError) -> dict[str, tuple[Any, Callable[[], 
     off = ("", lambda: gr.Button(interactive=False))
     blank = ("", lambda: "")
     return {
-        "list": (listed, lambda: listed), "head": (str(error), lambda: pieces.problem_of(error)), "go": off, "halt": off,
+        "list": (listed, lambda: listed), "head": (str(error), lambda: pieces.problem_of(error)), "go": off,
+        "halt": off,
         "remove": off, "curves": blank, "accuracy": blank, "log": blank, "settings": blank,
     }  # fmt: skip
 

@@ -100,7 +100,8 @@ def _side(name: str, found: dict[str, Any]) -> str:
     )
     return (
         f"<section><h3>{name}<span class='note'>mean log-prob {number(found['mean'], 4)}, {len(found['tokens'])} tokens"
-        f'</span></h3><div class="said" dir="auto" tabindex="0" role="group" aria-label="{name}, coloured">{spans}</div></section>'
+        f'</span></h3><div class="said" dir="auto" tabindex="0" role="group" aria-label="{name}, coloured">'
+        f"{spans}</div></section>"
     )
 
 
@@ -150,7 +151,8 @@ def _tables(found: dict[str, Any]) -> str:
                 for piece, logp in found[name]["tokens"]
             ]
             parts.append(
-                f"<details><summary>{name}: every token in numbers</summary>{pieces.table(['token', 'log-prob', 'p'], rows)}</details>"
+                f"<details><summary>{name}: every token in numbers</summary>"
+                f"{pieces.table(['token', 'log-prob', 'p'], rows)}</details>"
             )
     return "".join(parts)
 

@@ -1,4 +1,4 @@
-"""The Traces tab as HTML: the list of problems, one problem with its traces side by side, and how different they are."""
+"""The Traces tab as HTML: the list of problems, one with its traces side by side, and how different they are."""
 
 from __future__ import annotations
 
@@ -82,7 +82,10 @@ def detail(problem: Problem, traces: Sequence[Trace], query: Query, config: RunC
 
 def _column(side: str, traces: list[Trace], config: RunConfig) -> str:
     if not traces:
-        return f'<section aria-label="{side}"><h3>{pieces.side(side)}</h3>{pieces.empty("None", "No such trace in this view.")}</section>'
+        return (
+            f'<section aria-label="{side}"><h3>{pieces.side(side)}</h3>'
+            f"{pieces.empty('None', 'No such trace in this view.')}</section>"
+        )
     parts = []
     for epoch, group in itertools.groupby(traces, key=lambda trace: trace.epoch):
         group = list(group)
@@ -106,9 +109,9 @@ def card(trace: Trace, config: RunConfig, extra: str = "") -> str:
     use = USES.get(trace.use, trace.use)
     if trace.use == "near-copy" and trace.rouge is not None:
         use += f" (ROUGE-L {trace.rouge:.2f})"
-    read = f"read {text(trace.answer)} by {text(trace.rule)}{'' if trace.strict else ' (loose)'}" if trace.answer is not None else (
-        f"{text(trace.rule)} found, but not readable" if trace.rule else "no answer found"
-    )  # fmt: skip
+    read = f"{text(trace.rule)} found, but not readable" if trace.rule else "no answer found"
+    if trace.answer is not None:
+        read = f"read {text(trace.answer)} by {text(trace.rule)}{'' if trace.strict else ' (loose)'}"
     finish = "ended by itself" if trace.finish == "stop" else "cut at the limit"
     logprob = "" if trace.logprob is None else f" · log-prob {pieces.number(trace.logprob)}"
     return (
@@ -138,9 +141,11 @@ def panel(traces: Sequence[Trace], threshold: float) -> str:
     maps = "".join(_heat(label, group[:MATRIX], len(group)) for label, group in groups if len(group) > 1)
     return (
         f'<div class="panel diversity"><h3>How different are they?</h3>{pieces.table(head, cells)}'
-        f'<label class="slider" style="margin-top:12px">near-copy above ROUGE-L <input type="range" data-threshold min="0" max="1" '
+        '<label class="slider" style="margin-top:12px">near-copy above ROUGE-L <input type="range" '
+        'data-threshold min="0" max="1" '
         f'step="0.01" value="{threshold:g}" aria-label="ROUGE-L threshold"><output>{threshold:.2f}</output></label>'
-        f'<p class="note">Traces above it are struck out, here and in the cards. The run used {threshold:g}, on the traces it could use.</p>{maps}</div>'
+        f'<p class="note">Traces above it are struck out, here and in the cards. The run used {threshold:g}, on '
+        f"the traces it could use.</p>{maps}</div>"
     )
 
 
@@ -172,8 +177,10 @@ def _heat(label: str, group: list[Trace], total: int) -> str:
         body += f'<tr><th scope="row">{sign}</th>{cells}</tr>'
     more = f", first {MATRIX} of {total}" if total > MATRIX else ""
     return (
-        f'<div class="heat-box"><p class="note"><b>{text(label)}</b>: ROUGE-L of each pair{more}; <span class="told" aria-live="polite"></span></p>'
-        f'<div class="heat-wrap" tabindex="0" role="group" aria-label="heat map, {text(label)}"><table class="heat" data-draws="{draws}">'
+        f'<div class="heat-box"><p class="note"><b>{text(label)}</b>: ROUGE-L of each pair{more}; <span '
+        'class="told" aria-live="polite"></span></p>'
+        f'<div class="heat-wrap" tabindex="0" role="group" aria-label="heat map, {text(label)}"><table '
+        f'class="heat" data-draws="{draws}">'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div></div>"
     )
 

@@ -70,6 +70,12 @@ def report(said: str, kind: str, gold: str, choices: str, cut: bool) -> str:
         used = "← scored" if reading.rule == rule and reading.answer is not None else ""
         rows.append([text(rule), "strict" if rule in STRICT else "loose", found, where, used])
     why = f"by {text(reading.rule)}" if reading.rule else "no rule found an answer"
-    head = f"<h3>Scored {pieces.outcome(outcome)} &nbsp; read: {text(reading.answer) if reading.answer is not None else 'nothing'}, {why}</h3>"
+    head = (
+        f"<h3>Scored {pieces.outcome(outcome)} &nbsp; read: "
+        f"{text(reading.answer) if reading.answer is not None else 'nothing'}, {why}</h3>"
+    )
     table = pieces.table(["rule", "sort", "reading", "where it stands", ""], rows, "plain left")
-    return f'<div class="panel">{head}{table}<div style="margin-top:8px">{pieces.said(said[:LONGEST], reading.span)}</div></div>'
+    return (
+        f'<div class="panel">{head}{table}<div style="margin-top:8px">'
+        f"{pieces.said(said[:LONGEST], reading.span)}</div></div>"
+    )

@@ -243,6 +243,23 @@ def doctor(as_json: Json = False) -> None:
     print(json.dumps(found)) if as_json else print(examining.describe(found))
 
 
+@app.command("app")
+def app_(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = 7860,
+    runs_dir: RunsDir = RUNS,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; any but this machine's own needs a password.")
+    ] = "127.0.0.1",
+) -> None:
+    """Open the dashboard: traces, pairs, accuracy, and runs to start and follow.
+
+    Beyond this machine: `LABKIT_AUTH=user:password labkit app --host 0.0.0.0`.
+    """
+    from app.main import launch
+
+    launch(runs_dir, port, host=host)
+
+
 @app.command("pocket-build")
 def pocket_build(
     folder: Annotated[Path, typer.Argument(help="Where the models are written.")],

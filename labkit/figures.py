@@ -109,7 +109,8 @@ def accuracy_curves(runs: Mapping[str, Sequence[Score]]) -> go.Figure:
             if not line:
                 continue
             figure.add_scatter(
-                x=[score.epoch for score in line], y=[100 * score.accuracy for score in line], error_y=_wilson(line, 1.2),
+                x=[score.epoch for score in line], y=[100 * score.accuracy for score in line],
+                error_y=_wilson(line, 1.2),
                 mode="lines+markers", name=label, legendgroup=label, showlegend=j == 0,
                 line={"color": LINES[i % 8], "dash": DASHES[i % 8]}, marker={"symbol": MARKERS[i % 8], "size": 7},
                 hovertemplate="epoch %{x}: %{y:.1f} %", row=j // columns + 1, col=j % columns + 1,
@@ -153,7 +154,8 @@ def training_curves(metrics: Mapping[str, np.ndarray], revision: str = "") -> go
                 continue
             x, y = metrics["step"].astype(np.float32), metrics[field].astype(np.float32)
             figure.add_scatter(
-                x=x[::every], y=y[::every], mode="lines", name=label, legend=f"legend{place + 1}" if place else "legend",
+                x=x[::every], y=y[::every], mode="lines", name=label,
+                legend=f"legend{place + 1}" if place else "legend",
                 line={"color": LINES[i], "dash": DASHES[i], "width": 1.8}, showlegend=len(lines) > 1,
                 hovertemplate="step %{x}: %{y:.4g}<extra>" + label + "</extra>", row=place // 2 + 1, col=place % 2 + 1,
             )  # fmt: skip

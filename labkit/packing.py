@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-
 Ids = tuple[int, ...]
 Pair = tuple[Ids, Ids | None]  # chosen, rejected
 
@@ -146,8 +145,8 @@ def _fitting(held: list[Example], prompt: Ids, pairs: list[Pair], max_tokens: in
     taken = [[len(b) for b in (*e.chosen, *e.rejected) if b is not None] for e in held]
     if packed:
         sizes = accumulate(map(sum, lengths), initial=sum(map(sum, taken)) + sum(len(e.prompt) for e in held))
-        return sum(size + len(prompt) <= max_tokens for size in sizes) - 1
+        return max(0, sum(size + len(prompt) <= max_tokens for size in sizes) - 1)
     rows = accumulate(map(len, lengths), initial=sum(map(len, taken)))
     longest = max((len(e.prompt) + max(t) for e, t in zip(held, taken, strict=True)), default=0)
     widths = accumulate((len(prompt) + max(pair) for pair in lengths), max, initial=longest)
-    return sum(count * width <= max_tokens for count, width in zip(rows, widths, strict=True)) - 1
+    return max(0, sum(count * width <= max_tokens for count, width in zip(rows, widths, strict=True)) - 1)

@@ -25,7 +25,7 @@ TABLE: dict[str, dict[str, tuple[float, ...]]] = {
 
 
 def accuracy(student: str, method: str, benchmark: str) -> float | None:
-    """The paper's accuracy as a fraction for a student's spec, a method (`RunConfig.policy`) and a benchmark; else None."""
+    """The paper's accuracy as a fraction, for a student's spec, a `RunConfig.policy` and a benchmark; else None."""
     family = next((name for name in TABLE if name in student.lower()), None)
     if family is None or benchmark not in BENCHMARKS or method not in TABLE[family]:
         return None

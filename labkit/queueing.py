@@ -1,4 +1,4 @@
-"""A queue of runs, one at a time on this machine: a file in the runs folder and a worker process that outlives the page.
+"""A queue of runs, one at a time on this machine: a file in the runs folder and a worker that outlives the page.
 
 python -m labkit.queueing runs      # work through the queue until it is empty
 """

@@ -90,7 +90,9 @@ def test_batched_greedy_answers_equal_those_of_generate_one_at_a_time(kind):
 
 
 def test_a_model_without_the_attention_interface_is_sampled_one_by_one_with_a_notice():
-    model = random_model(lambda: BloomForCausalLM(BloomConfig(vocab_size=VOCABULARY, hidden_size=32, n_layer=2, n_head=4)))
+    model = random_model(
+        lambda: BloomForCausalLM(BloomConfig(vocab_size=VOCABULARY, hidden_size=32, n_layer=2, n_head=4))
+    )
     assert not batches_exactly(model)
     jobs, told = [Job(prompt, ("x/0", "x/1")) for prompt in prompts(3)], []
     with pytest.warns(UserWarning, match="BloomForCausalLM cannot be batched here"):

@@ -11,7 +11,7 @@ from conftest import ROOT
 ORDER = """
     records config values answers pocket_cases pocket_choices pocket benchmarks diversity statistics models
     linear packing projection orpo kv attention choosing decoding generation sampling triplets training evaluation
-    runs stages distill methods compare pocket_models doctor cli __main__
+    runs queueing stages distill methods compare published figures pocket_models doctor cli __main__
 """.split()
 TORCH = {"models", "linear", "packing", "projection", "orpo", "kv", "attention", "choosing", "decoding", "generation",
          "training", "pocket_models", "doctor"}  # fmt: skip
@@ -61,7 +61,9 @@ def test_the_conda_environment_is_in_step_with_the_package():
 def test_every_dependency_is_pinned_in_constraints():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = [*project["dependencies"], *project["optional-dependencies"]["test"]]
-    pinned = {line.split("==")[0].lower() for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line}
+    pinned = {
+        line.split("==")[0].lower() for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line
+    }
     assert not {re.split(r"[<>=\[]", entry)[0].lower() for entry in wanted} - pinned
 
 
@@ -69,7 +71,9 @@ def test_no_foreign_code_is_ever_run():
     for path in [*FILES.values(), *(ROOT / "app").glob("*.py")]:
         text = path.read_text()
         assert "trust_remote_code=True" not in text, path
-        assert not re.search(r"\bimport pickle\b|\beval\(|\bexec\(", text.replace("model.eval(", "").replace(".eval()", "")), path
+        assert not re.search(
+            r"\bimport pickle\b|\beval\(|\bexec\(", text.replace("model.eval(", "").replace(".eval()", "")
+        ), path
         for call in re.findall(r"torch\.load\(.*\)", text):
             assert "weights_only=True" in call, path
 

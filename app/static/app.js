@@ -31,7 +31,8 @@ window.lab = (() => {
   const select = (tab, values) => { if (opened) sync({tab}); return [opened ? tab : '', ...values.slice(1)]; };
   const dark = () => document.body.classList.contains('dark');
     async function draw() {
-      if (!props.value) { div.replaceChildren(); div.style.minHeight = ''; return; }
+      if (!props.value) { if (div._fullLayout) window.Plotly.purge(div); element.classList.add('blank'); return; }
+      element.classList.remove('blank');
       const spec = JSON.parse(props.value), ink = dark() ? '#d5dae1' : '#3c4654';
       spec.layout.font.color = ink;
       for (const note of spec.layout.annotations ?? []) note.font = {...note.font, color: ink, size: 12};
@@ -51,6 +52,7 @@ window.lab = (() => {
     });
     seen.observe(div);
     watch('value', draw);
+    element.classList.toggle('blank', !props.value);
     new MutationObserver(() => { if (div._fullLayout) draw(); }).observe(document.body, {attributeFilter: ['class']});
   }
 
