@@ -54,7 +54,7 @@ def build(runs_dir: Path, run: gr.Dropdown) -> Tab:
             stamp = f"{name}|" + store.stamp(*(store.folder(runs_dir, one) / "scores.jsonl" for one in [name, *names]))
             if stamp == before:
                 return [gr.skip()] * 12
-            mine = params if params.get("run") == name else {}
+            mine = params if params.get("run", name) == name else {}
             asked = dict(zip(("a", "b", "flip"), view, strict=True)) if same else mine
             beside = [one for one in (beside if same else mine.get("with", "").split(",")) if one in names]
             points = accuracy_page.points(runs_dir)

@@ -47,7 +47,7 @@ def build(runs_dir: Path, pending: gr.State) -> dict[str, Any]:
             widgets |= {field: form.widget(field, start_with) for field in form.BASIC}
         with gr.Accordion("All other settings", open=False):
             for title, group in form.GROUPS.items():
-                gr.HTML(f"<h3>{title}</h3>", js_on_load=None)
+                gr.HTML(f'<h2 class="sub">{title}</h2>', js_on_load=None)
                 with gr.Row(elem_classes="form-grid"):
                     widgets |= {field: form.widget(field, start_with) for field in group}
         fields = [widgets[field] for field in form.FIELDS]

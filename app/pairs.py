@@ -59,7 +59,7 @@ def build(runs_dir: Path, run: gr.Dropdown) -> Tab:
             offered = store.epochs(where)
             if not offered:
                 return ["", gr.Dropdown([], value=None), "", NO_PAIRS, HINT, -1, 0, "", "", stamp]
-            mine = params if params.get("run") == name else {}
+            mine = params if params.get("run", name) == name else {}
             asked = {"pair": f"{at}-{now}"} if same and at else mine
             at, line, word = _restored(where, asked, offered)
             epochs = gr.Dropdown([(f"epoch {e}", e) for e in offered], value=at)

@@ -101,7 +101,7 @@ def question(problem: Problem) -> str:
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], kind: str = "plain", last_is_total: bool = False) -> str:
     """A table of cells that are HTML already."""
-    top = "".join(f'<th scope="col">{cell}</th>' for cell in head)
+    top = "".join(f'<th scope="col">{cell}</th>' if cell else "<td></td>" for cell in head)
     body = ""
     for number, row in enumerate(rows):
         total = ' class="total"' if last_is_total and number == len(rows) - 1 else ""

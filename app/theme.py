@@ -93,7 +93,7 @@ def head(token: str) -> str:
 
 def plot(elem_id: str, height: int, label: str) -> gr.HTML:
     """A live plot: give it `figure.to_json()`. Updates keep zoom and node, follow dark mode, never move the page."""
-    template = f'<div class="plot" role="img" aria-label="{label}" style="min-height:{height}px"></div>'
+    template = f'<div class="plot" role="figure" aria-label="{label}" style="min-height:{height}px"></div>'
     return gr.HTML(
         "", html_template=template, js_on_load="lab.plot(element, props, watch)", elem_id=elem_id, elem_classes="figure"
     )

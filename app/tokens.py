@@ -83,7 +83,7 @@ def page(found: dict[str, Any]) -> str:
     scale = "".join(
         f'<span class="tok" style="--a:{a}">p {p}</span>' for a, p in ((0.05, "≈ 1"), (0.4, ".4"), (1, "≤ .05"))
     )
-    head = f"<h3>Token by token, as the {text(found['label'])} student sees it</h3>"
+    head = f'<h2 class="sub">Token by token, as the {text(found["label"])} student sees it</h2>'
     legend = f'<div class="legend">the deeper the colour and the line, the less likely the token: {scale}</div>'
     return f'<div class="panel">{head}{legend}<div class="sides">{sides}</div>{_sum(found)}{_tables(found)}</div>'
 
@@ -99,8 +99,9 @@ def _side(name: str, found: dict[str, Any]) -> str:
         for i, (piece, logp) in enumerate(found["tokens"])
     )
     return (
-        f"<section><h3>{name}<span class='note'>mean log-prob {number(found['mean'], 4)}, {len(found['tokens'])} tokens"
-        f'</span></h3><div class="said" dir="auto" tabindex="0" role="group" aria-label="{name}, coloured">'
+        f'<section><h2 class="sub">{name}<span class="note">mean log-prob {number(found["mean"], 4)}, '
+        f"{len(found['tokens'])} tokens"
+        f'</span></h2><div class="said" dir="auto" tabindex="0" role="group" aria-label="{name}, coloured">'
         f"{spans}</div></section>"
     )
 

@@ -83,7 +83,7 @@ def detail(problem: Problem, traces: Sequence[Trace], query: Query, config: RunC
 def _column(side: str, traces: list[Trace], config: RunConfig) -> str:
     if not traces:
         return (
-            f'<section aria-label="{side}"><h3>{pieces.side(side)}</h3>'
+            f'<section aria-label="{side}"><h2 class="sub">{pieces.side(side)}</h2>'
             f"{pieces.empty('None', 'No such trace in this view.')}</section>"
         )
     parts = []
@@ -94,7 +94,7 @@ def _column(side: str, traces: list[Trace], config: RunConfig) -> str:
             for o in OUTCOMES
             if any(t.outcome == o for t in group)
         )
-        parts.append(f'<h3>{pieces.side(side, epoch)}<span class="note">{signs}</span></h3>')
+        parts.append(f'<h2 class="sub">{pieces.side(side, epoch)}<span class="note">{signs}</span></h2>')
         parts += [card(trace, config) for trace in group]
     return f'<section aria-label="{side}">{"".join(parts)}</section>'
 
@@ -136,11 +136,11 @@ def panel(traces: Sequence[Trace], threshold: float) -> str:
     if not groups:
         return pieces.empty("Nothing to compare", "Diversity shows here once this problem has traces.")
     rows = [_diversity(label, group) for label, group in groups]
-    head = ["", *(text(label) for label, _ in groups)]
+    head = ["measure", *(text(label) for label, _ in groups)]
     cells = [[name, *(row[i] for row in rows)] for i, name in enumerate(NUMBERS)]
     maps = "".join(_heat(label, group[:MATRIX], len(group)) for label, group in groups if len(group) > 1)
     return (
-        f'<div class="panel diversity"><h3>How different are they?</h3>{pieces.table(head, cells)}'
+        f'<div class="panel diversity"><h2 class="sub">How different are they?</h2>{pieces.table(head, cells)}'
         '<label class="slider" style="margin-top:12px">near-copy above ROUGE-L <input type="range" '
         'data-threshold min="0" max="1" '
         f'step="0.01" value="{threshold:g}" aria-label="ROUGE-L threshold"><output>{threshold:.2f}</output></label>'
@@ -170,7 +170,7 @@ def _heat(label: str, group: list[Trace], total: int) -> str:
     matrix = diversity.rouge_matrix([trace.text for trace in group])
     draws = " ".join(f"t-{stage_of(trace)}-{trace.draw}" for trace in group)
     signs = [f"{pieces.SIGNS[trace.outcome]}{trace.draw}" for trace in group]
-    head = "<th></th>" + "".join(f'<th scope="col">{sign}</th>' for sign in signs)
+    head = "<td></td>" + "".join(f'<th scope="col">{sign}</th>' for sign in signs)
     body = ""
     for sign, row in zip(signs, matrix, strict=True):
         cells = "".join(f'<td data-v="{v:.4f}" style="--a:{v:.2f}">{_two(v)}</td>' for v in row)

@@ -20,6 +20,8 @@ NO_TRACES = pieces.empty(
     "They appear as soon as the first questions are sampled; follow the run in the Runs tab.",
 )
 
+NO_MATCH = pieces.empty("Nothing to show", "No problem matches the filters above.")
+
 
 def build(runs_dir: Path, run: gr.Dropdown) -> Tab:
     """Lay the tab out."""
@@ -57,7 +59,7 @@ def build(runs_dir: Path, run: gr.Dropdown) -> Tab:
             if stamp == before:
                 return [gr.skip()] * 16
             offered = search.choices(where)
-            mine = params if params.get("run") == name else {}
+            mine = params if params.get("run", name) == name else {}
             asked = {**dict(zip(FIELDS, values, strict=True)), "problem": now} if same else mine
             query = _restored(asked, offered)
             widgets = [query.q, *(gr.Dropdown(offered[f], value=getattr(query, f)) for f in FIELDS[1:])]
@@ -141,7 +143,8 @@ def _shown(where: Path, pick: str, query: Query) -> list[str]:
     defaults = Query()
     params = {f: v if (v := getattr(query, f)) != getattr(defaults, f) else None for f in FIELDS}
     if not pick:
-        return [NO_TRACES + pieces.address(problem=None, **params), ""]
+        nothing = NO_MATCH if store.traces(where) else NO_TRACES
+        return [nothing + pieces.address(problem=None, **params), ""]
     config = store.config(where)
     traces = store.traces_of(where, pick)
     body = trace_page.detail(store.problems(where)[pick], traces, query, config)

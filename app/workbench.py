@@ -71,8 +71,8 @@ def report(said: str, kind: str, gold: str, choices: str, cut: bool) -> str:
         rows.append([text(rule), "strict" if rule in STRICT else "loose", found, where, used])
     why = f"by {text(reading.rule)}" if reading.rule else "no rule found an answer"
     head = (
-        f"<h3>Scored {pieces.outcome(outcome)} &nbsp; read: "
-        f"{text(reading.answer) if reading.answer is not None else 'nothing'}, {why}</h3>"
+        f'<h2 class="sub">Scored {pieces.outcome(outcome)} &nbsp; read: '
+        f"{text(reading.answer) if reading.answer is not None else 'nothing'}, {why}</h2>"
     )
     table = pieces.table(["rule", "sort", "reading", "where it stands", ""], rows, "plain left")
     return (

@@ -11,8 +11,8 @@ so the logits of the batch never exist at once and are never computed twice. Met
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
@@ -23,13 +23,11 @@ from torch import Tensor, nn
 
 from labkit.linear import onednn_linears
 from labkit.packing import Example, Row, pack, pad, split
-from labkit.projection import Chunk, ChunkedLoss, TokenLogps, chunks_of, head_replaced
+from labkit.projection import Chunk, ChunkedLoss, TokenLogps, chunk_limit, chunks_of, run_packed, unwrap
 from labkit.records import LabError
 from labkit.row_attention import packed_attention
 
 Span = Literal["response", "prompt+response"]
-LOGITS_AT_ONCE = 2**25  # vocabulary scores of one chunk: 128 MiB in fp32
-
 _exact: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()  # models whose packed rows were checked
 
 
@@ -76,7 +74,7 @@ def orpo_loss(chosen: Tensor, rejected: Tensor, nll: Tensor, lam: float) -> tupl
     names += ["rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies"]
     values = [nll, ratio, log_odds.mean(), chosen.mean(), rejected.mean()]
     values += [lam * chosen.mean(), lam * rejected.mean(), lam * (chosen - rejected).mean()]
-    values.append((lam * chosen > lam * rejected).float().mean())
+    values.append((chosen > rejected).float().mean())
     return nll - lam * ratio, dict(zip(names, torch.stack(values).tolist(), strict=True))
 
 
@@ -106,13 +104,6 @@ def _chunk_loss(logps: Tensor, chunk: Chunk, whole: Totals, lam: float) -> tuple
     return nll - lam * F.logsigmoid(odds).sum() / whole.pairs, means, nll
 
 
-def _inner(model: nn.Module) -> nn.Module:
-    """The model inside the wrappers of data-parallel training."""
-    while hasattr(model, "module"):
-        model = model.module
-    return model
-
-
 def disable_dropout(model: nn.Module) -> None:
     """Switch every dropout of the model off, as TRL does for ORPO: the odds of two answers should not be noise."""
     for module in model.modules():
@@ -122,23 +113,28 @@ def disable_dropout(model: nn.Module) -> None:
             module.p = 0.0
 
 
-def _forward(model: nn.Module, row: Row, work: Callable[..., Tensor]) -> Tensor:
-    """Run `work` on the packed row's last hidden states inside the model's forward, and return what it returned."""
-    with head_replaced(_inner(model), work):
-        out = model(input_ids=row.ids, position_ids=row.positions, use_cache=False, packed_row=row)
-    return out.logits.flatten()
-
-
 def _padded_logits(model: nn.Module, row: Row) -> Tensor:
     """The model's logits [rows x tokens, vocabulary] of a padded batch."""
     return model(input_ids=row.ids, attention_mask=row.mask, use_cache=False).logits.float().flatten(0, 1)
 
 
+@contextmanager
+def _ready(inner: nn.Module, packed: bool, training: bool) -> Iterator[None]:
+    """Within the block the model computes by oneDNN where that applies, attends to packed rows, and is in this mode."""
+    before = inner.training
+    inner.train(training)  # gradient checkpointing works in training mode only
+    try:
+        with onednn_linears(inner), packed_attention(inner.config) if packed else nullcontext():
+            yield
+    finally:
+        inner.train(before)
+
+
 def _logps(model: nn.Module, examples: list[Example], packed: bool) -> list[Tensor]:
     """Token log-probabilities of every response, in order, without gradient."""
     found: list[Tensor] = []
-    device = next(_inner(model).parameters()).device
-    row = (pack if packed else pad)(examples, device)
+    inner = unwrap(model)
+    row = (pack if packed else pad)(examples, inner.device)
 
     def keep(project: Callable[[Tensor], Tensor], limit: int) -> None:
         for chunk in chunks_of(row, False, limit):
@@ -146,22 +142,16 @@ def _logps(model: nn.Module, examples: list[Example], packed: bool) -> list[Tens
             found.extend(logps.split(chunk.lengths))
 
     def work(hidden: Tensor, project: Callable[[Tensor], Tensor]) -> Tensor:
-        keep(lambda rows: project(hidden[rows]), _limit(model))
+        keep(lambda rows: project(hidden[rows]), chunk_limit(model))
         return hidden.new_zeros(1)
 
-    inner = _inner(model)
-    with torch.no_grad(), onednn_linears(inner):
+    with torch.no_grad(), _ready(inner, packed, training=False):
         if packed:
-            with packed_attention(inner.config):
-                _forward(model, row, work)
+            run_packed(model, row, work)
         else:
             logits = _padded_logits(model, row)
             keep(lambda rows: logits[rows], row.ids.numel())
     return found
-
-
-def _limit(model: nn.Module) -> int:
-    return max(1, LOGITS_AT_ONCE // _inner(model).config.get_text_config().vocab_size)
 
 
 def packs_exactly(model: nn.Module, examples: list[Example]) -> bool:
@@ -170,7 +160,7 @@ def packs_exactly(model: nn.Module, examples: list[Example]) -> bool:
     If not (attention that takes no function, recurrent layers, positions that are not passed in ...), a warning says
     so and plain padded batches are used.
     """
-    inner = _inner(model)
+    inner = unwrap(model)
     if inner not in _exact:
         first = examples[0]
         chosen, rejected = first.chosen[0][:32], (first.rejected[0] or first.chosen[0][::-1])[:32]
@@ -181,6 +171,8 @@ def packs_exactly(model: nn.Module, examples: list[Example]) -> bool:
             pairs = zip(_logps(model, probe, True), _logps(model, probe, False), strict=True)
             worst = max((a - b).abs().max().item() for a, b in pairs)
             reason = "" if worst < (0.2 if loose else 1e-3) else f"log-probabilities differ by {worst:.3g}"
+            if getattr(inner.config.get_text_config(), "attention_chunk_size", None):
+                reason = "attention in chunks, which only long rows would show"
         except Exception as error:  # whatever a foreign model raises, the plain way is still open
             reason = f"{type(error).__name__}: {error}"
         if reason:
@@ -197,6 +189,24 @@ def token_logps(
     packed = packed and packs_exactly(model, examples)
     flat = iter([t for batch in split(examples, max_tokens, packed) for t in _logps(model, batch, packed)])
     return [[(next(flat), None if r is None else next(flat)) for r in example.rejected] for example in examples]
+
+
+def _packed_loss(model: nn.Module, row: Row, with_prompt: bool, loss_of: Callable[[Tensor, Chunk], Tensor]) -> Tensor:
+    """Loss of a packed row, its gradients for the output layer already made."""
+    weights = [p for p in unwrap(model).get_output_embeddings().parameters() if p.requires_grad]
+    chunks = chunks_of(row, with_prompt, chunk_limit(model))
+
+    def work(hidden: Tensor, project: Callable[[Tensor], Tensor]) -> Tensor:
+        return ChunkedLoss.apply(lambda rows, chunk: loss_of(project(rows), chunk), chunks, hidden, *weights)
+
+    return run_packed(model, row, work)[0]
+
+
+def _padded_loss(model: nn.Module, row: Row, with_prompt: bool, loss_of: Callable[[Tensor, Chunk], Tensor]) -> Tensor:
+    """Loss of a padded batch by the model's own logits and autograd."""
+    logits = _padded_logits(model, row)
+    (chunk,) = chunks_of(row, with_prompt, logits.numel())
+    return loss_of(logits.index_select(0, chunk.rows), chunk)
 
 
 def train_step(
@@ -217,13 +227,11 @@ def train_step(
     speed but not the gradient. `backward` is `accelerator.backward` in a training loop. With several processes, each
     passes its own examples, the `totals` of all of them as `whole`, and their number. Dropout is switched off.
     """
-    inner = _inner(model)
+    inner = unwrap(model)
     disable_dropout(inner)
     packed = packed and packs_exactly(model, examples)
     whole = whole or totals(examples, nll_span)
-    chosen: list[Tensor] = []
-    rejected: list[Tensor] = []
-    nlls: list[Tensor] = []
+    chosen, rejected, nlls = [], [], []
 
     def loss_of(logits: Tensor, chunk: Chunk) -> Tensor:
         loss, means, nll = _chunk_loss(TokenLogps.apply(logits, chunk.targets), chunk, whole, lam)
@@ -232,28 +240,13 @@ def train_step(
         nlls.append(nll.detach())
         return loss
 
-    with ExitStack() as stack:
-        stack.enter_context(onednn_linears(inner))
-        if packed:
-            stack.enter_context(packed_attention(inner.config))
-        for batch in split(examples, max_tokens, packed):
+    batches = split(examples, max_tokens, packed)
+    loss_by = _packed_loss if packed else _padded_loss
+    with _ready(inner, packed, training=True):
+        for number, batch in enumerate(batches, 1):
             row = (pack if packed else pad)(batch, inner.device)
-            if packed:
-                loss = _packed_loss(model, row, nll_span, loss_of)
-            else:
-                logits = _padded_logits(model, row)
-                (chunk,) = chunks_of(row, nll_span == "prompt+response", logits.numel())
-                loss = loss_of(logits.index_select(0, chunk.rows), chunk)
-            backward(loss * processes)
+            alone = getattr(model, "no_sync", nullcontext) if number < len(batches) else nullcontext
+            with alone():  # processes exchange gradients once per step, however many micro-batches each has
+                backward(loss_by(model, row, nll_span == "prompt+response", loss_of) * processes)
     loss, metrics = orpo_loss(torch.cat(chosen), torch.cat(rejected), torch.stack(nlls).sum(), lam)
     return {"loss": loss.item(), **metrics}
-
-
-def _packed_loss(model: nn.Module, row: Row, nll_span: Span, loss_of: Callable[[Tensor, Chunk], Tensor]) -> Tensor:
-    weights = [p for p in _inner(model).get_output_embeddings().parameters() if p.requires_grad]
-    chunks = chunks_of(row, nll_span == "prompt+response", _limit(model))
-
-    def work(hidden: Tensor, project: Callable[[Tensor], Tensor]) -> Tensor:
-        return ChunkedLoss.apply(lambda rows, chunk: loss_of(project(rows), chunk), chunks, hidden, *weights)
-
-    return _forward(model, row, work)[0]

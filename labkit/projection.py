@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from labkit.packing import Row, Sequence
 
+LOGITS_AT_ONCE = 2**25  # vocabulary scores of one chunk: 128 MiB in fp32
+
 
 @dataclass(frozen=True)
 class Chunk:
@@ -139,7 +141,7 @@ def _instead(owner: Any, **values: Any) -> Iterator[None]:
 
 
 @contextmanager
-def head_replaced(model: nn.Module, work: Callable[[Tensor, Callable[[Tensor], Tensor]], Tensor]) -> Iterator[None]:
+def _head_replaced(model: nn.Module, work: Callable[[Tensor, Callable[[Tensor], Tensor]], Tensor]) -> Iterator[None]:
     """Within the block the model's output is `work(hidden [tokens, d], project)`, shaped [1, 1, -1].
 
     It runs inside the model's own forward, where wrappers for many devices have gathered the weights. `project` maps
@@ -154,3 +156,25 @@ def head_replaced(model: nn.Module, work: Callable[[Tensor, Callable[[Tensor], T
 
     with _instead(head, forward=forward), _instead(config, **{k: v for k, v in neutral.items() if hasattr(config, k)}):
         yield
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The model inside the wrappers of data-parallel training."""
+    while hasattr(model, "module"):
+        model = model.module
+    return model
+
+
+def chunk_limit(model: nn.Module) -> int:
+    """Predicted tokens whose logits may exist at the same time."""
+    return max(1, LOGITS_AT_ONCE // unwrap(model).config.get_text_config().vocab_size)
+
+
+def run_packed(model: nn.Module, row: Row, work: Callable[[Tensor, Callable[[Tensor], Tensor]], Tensor]) -> Tensor:
+    """What `work` makes of the packed row's last hidden states, flattened; see `_head_replaced`.
+
+    The (wrapped) model itself is called, so that hooks of data-parallel training run.
+    """
+    with _head_replaced(unwrap(model), work):
+        out = model(input_ids=row.ids, position_ids=row.positions, use_cache=False, packed_row=row)
+    return out.logits.flatten()

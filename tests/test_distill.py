@@ -1,4 +1,4 @@
-"""The whole job on real pocket models: it learns, it can be killed anywhere, and the finished run has the same bytes."""
+"""The whole job on real pocket models: it can be killed anywhere, and the finished run has the same bytes."""
 
 import json
 import signal

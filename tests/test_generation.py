@@ -86,7 +86,7 @@ def test_generation_stops_at_every_end_token_of_model_and_tokenizer(model, token
     request = Request("x/train/0", "2 + 3?", tuple(f"0/student/x/train/0/{i}" for i in range(200)))
     [draws] = generator.generate([request], Settings(1.0, max_new_tokens=60))
     stopped = [draw for draw in draws if draw.finish == "stop"]
-    assert 20 < len(stopped) < 200
+    assert 70 < len(stopped) < 130, "three ends of 260 tokens stop half of the draws within 60 tokens, one a fifth"
     assert all(draw.tokens == 60 for draw in draws if draw.finish == "length")
     # 262 tokens are about equally likely: three of them end a draw, and a stop is seen on its last token only
     assert sum(draw.tokens for draw in stopped) / len(stopped) < 40
@@ -99,14 +99,14 @@ def test_generation_stops_at_every_end_token_of_model_and_tokenizer(model, token
 
 def test_a_prompt_that_leaves_no_room_is_refused_before_anything_is_sampled(model, tokenizer):
     requests = [Request("x/train/0", "2 + 3?", ("a",)), Request("x/train/1", "long " * 20, ("a",))]
-    with pytest.raises(LabError, match=r"x/train/1: .* 142 tokens .* 16, .* the 128 .* max_new_tokens to 0"):
+    with pytest.raises(LabError, match=r"x/train/1: .* 119 tokens .* 16, .* the 128 .* max_new_tokens to 9"):
         TransformersGenerator(model, tokenizer, "tiny").generate(requests, Settings(0, max_new_tokens=16))
 
 
 def test_the_pocket_teacher_answers_in_its_own_words():
     loaded, its_tokenizer = load_model("pocket:teacher")
     problems = pocket.problems("pocket_arc", "test", 8)
-    requests = [Request(problem.id, prompt(problem), ("greedy",)) for problem in problems]
+    requests = [Request(problem.id, pocket.prompt(problem), ("greedy",)) for problem in problems]
     told = []
     answers = TransformersGenerator(loaded, its_tokenizer, "pocket:teacher").generate(
         requests, Settings(0, max_new_tokens=120), told.append
@@ -149,8 +149,16 @@ def test_recorded_draws_come_in_the_order_of_their_samples_and_run_out(tmp_path)
 
 
 def test_a_runs_own_traces_are_a_teacher_too(tmp_path):
-    trace = Trace("gsm8k/train/3", "teacher", "m", 0, 0, "Two.\nAnswer: 2", "correct", "2", "answer line", None, True, "stop",
-                  9, -0.5, 0.8, "kept")  # fmt: skip
+    said = {
+        "text": "Two.\nAnswer: 2",
+        "outcome": "correct",
+        "answer": "2",
+        "finish": "stop",
+        "tokens": 9,
+        "logprob": -0.5,
+    }
+    read = {"rule": "answer line", "span": None, "strict": True, "temperature": 0.8, "use": "kept"}
+    trace = Trace(problem="gsm8k/train/3", side="teacher", model="m", epoch=0, draw=0, **said, **read)
     assert ask(write(tmp_path, to_json(trace)), "any wording")[1] == [[Completion(trace.text, "stop", 9, -0.5)]]
 
 
@@ -180,7 +188,7 @@ def test_a_bad_recording_is_named_with_its_line(tmp_path, rows, message):
 
 
 def test_a_missing_recording_is_named(tmp_path):
-    with pytest.raises(LabError, match="traces:.*gone.jsonl: cannot be read"):
+    with pytest.raises(LabError, match=r"traces:.*gone\.jsonl: cannot be read"):
         RecordedGenerator(tmp_path / "gone.jsonl")
 
 
@@ -189,6 +197,6 @@ def test_real_recordings_belong_to_the_real_rows(real_rows):
         pytest.skip("recorded teacher traces are not beside the project (../shared/teacher-traces)")
     generator = RecordedGenerator(TRACES)
     for benchmark in ("gsm8k", "openbookqa", "arc_challenge", "strategyqa", "medqa_usmle_4opt"):
-        problems = load(benchmark, "train", str(real_rows))[:20]
+        problems = load(benchmark, "train", str(real_rows))[:16]
         requests = [Request(problem.id, prompt(problem), ("t/0", "t/1", "t/2", "t/3", "t/4")) for problem in problems]
-        assert [len(draws) for draws in generator.generate(requests, Settings(0.8))] == [4] * 20
+        assert [len(draws) for draws in generator.generate(requests, Settings(0.8))] == [4] * 16

@@ -122,7 +122,13 @@ def test_a_run_on_another_machine_is_alive_while_its_heart_beats(run):
     assert runs.status(run)["state"] == "died"
 
 
-HOLD = "import sys, time, pathlib; from labkit import runs\nwith runs.writing(pathlib.Path(sys.argv[1])): print('in', flush=True); time.sleep(60)"
+HOLD = """
+import sys, time, pathlib
+from labkit import runs
+with runs.writing(pathlib.Path(sys.argv[1])):
+    print("in", flush=True)
+    time.sleep(60)
+"""
 
 
 def test_two_processes_cannot_write_one_run_and_a_killed_one_lets_go(run):

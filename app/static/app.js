@@ -122,7 +122,7 @@ window.lab = (() => {
       rows.forEach((row, i) => {
         const gone = out.includes(i);
         row.cells[0].classList.toggle('struck', gone);
-        table.tHead?.rows[0].cells[i + 1].classList.toggle('struck', gone);
+        table.tHead.rows[0].cells[i + 1].classList.toggle('struck', gone);
         document.getElementById(draws[i])?.classList.toggle('struck', gone);
       });
       const told = table.closest('.heat-box').querySelector('.told');

@@ -1,0 +1,109 @@
+"""What the pages read: the index pages large files, follows growing ones and notices replaced ones; texts stay text."""
+
+import json
+import shutil
+import time
+
+import numpy as np
+import pytest
+from app_server import DEMO
+
+from app import pair_page, pieces, search, store, workbench
+from app.search import Query
+from labkit.records import LabError, Trace
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture
+def run(tmp_path):
+    shutil.copytree(DEMO, tmp_path / "one", ignore=shutil.ignore_patterns(".index"))
+    return tmp_path / "one"
+
+
+def rows(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_the_index_says_what_the_file_says_and_is_kept_beside_the_run(run):
+    path = run / "traces" / "teacher.jsonl"
+    found = store.index(path)
+    raw = rows(path)
+    assert len(found) == len(raw)
+    assert [found.names[i] for i in found.columns["problem"]] == [row["problem"] for row in raw]
+    assert store.read(found, Trace, np.array([3]))[0].text == raw[3]["text"]
+    assert list((run / ".index").iterdir())
+
+
+def test_a_growing_file_is_followed_up_to_its_last_whole_line(run):
+    path = run / "traces" / "teacher.jsonl"
+    before = len(store.index(path))
+    with open(path, "a") as file:
+        file.write(json.dumps(rows(path)[0]) + "\n" + '{"half')
+    assert len(store.index(path)) == before + 1
+    with open(path, "a") as file:
+        file.write("\n")
+    with pytest.raises(LabError, match="damaged line"):
+        store.index(path)
+
+
+def test_another_file_under_the_same_name_is_indexed_anew(run):
+    path = run / "traces" / "teacher.jsonl"
+    store.index(path)
+    text = path.read_text()
+    time.sleep(0.02)
+    path.write_text(text.replace('"correct"', '"unparsed"').replace('"truncated"', '"unparsed"'))
+    store._index.cache_clear()
+    assert 0 not in store.index(path).columns["outcome"]
+
+
+def test_filters_agree_with_the_records(run):
+    raw = [row for path in (run / "traces").glob("*.jsonl") for row in rows(path)]
+    found = search.find(run, Query(outcome="wrong", side="student", epoch="1", q="ANSWER"))
+    wanted = [row for row in raw if row["outcome"] == "wrong" and row["epoch"] == 1 and "answer" in row["text"].lower()]
+    assert found.traces == len(wanted)
+    assert set(found.problems) == {row["problem"] for row in wanted}
+    hardest = search.find(run, Query(order="hardest first"))
+    rates = hardest.counts[:, 0] / hardest.counts.sum(axis=1)
+    assert list(rates) == sorted(rates)
+
+
+def test_a_search_looks_only_at_what_the_models_said(run):
+    assert search.find(run, Query(q="pocket:teacher")).traces == 0  # a model's name in every line, but in no text
+
+
+def test_names_that_are_no_runs_are_refused(run):
+    for name in ("", "..", "../one", "one/../one", "/etc", "two"):
+        with pytest.raises(LabError):
+            store.folder(run.parent, name)
+
+
+def test_the_step_of_a_pair_is_the_one_that_training_takes(run):
+    training = pytest.importorskip("labkit.training")
+    config = store.config(run)
+    found = store.triplets(run, 2)
+    pairs = [(found.names[i], training.Pair((1,), (row,), None)) for row, i in enumerate(found.columns["problem"])]
+    before = max(int(pair_page.step(run, 1, line)) for line in range(len(store.triplets(run, 1))))
+    for number, step in enumerate(training.steps_of(pairs, config, 2), 1):
+        for line in (chosen[0] for example in step for chosen in example.chosen):
+            assert pair_page.step(run, 2, line) == str(before + number)
+
+
+def test_differences_mark_the_words_of_one_side_only():
+    first, second = "it is a nail, so iron", "it is a rope, so hemp"
+    left, right = pair_page.differences(first, second)
+    assert [first[slice(*span)] for span in left] == ["nail", "iron"]
+    assert [second[slice(*span)] for span in right] == ["rope", "hemp"]
+
+
+def test_texts_are_inert_whatever_is_in_them():
+    assert pieces.text("<script>&\x00\x1b") == "&lt;script&gt;&amp;␀␛"
+    assert "50,000 more characters" in pieces.text("x" * 250_000)
+    assert pieces.spans("a<b", [(1, 2, "answer")]) == 'a<mark class="answer">&lt;</mark>b'
+
+
+def test_the_workbench_shows_every_rule_and_the_score():
+    told = workbench.report("So 3 + 4 = 7.\nAnswer: 7", "number", "7", "", False)
+    assert "answer-line" in told and "correct" in told and "last-value" in told
+    assert "truncated" in workbench.report("Answer: 7", "number", "7", "", True)
+    assert "wrong" in workbench.report("Answer: B", "choice", "A", "nail\nrope", False)
