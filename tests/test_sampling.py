@@ -9,8 +9,13 @@ from labkit.sampling import Job, pools, sample, tally
 PROBLEMS = [Problem(f"sums/train/{i}", "sums", "train", f"What is {i} + 1?", "number", str(i + 1)) for i in range(5)]
 CORRECT = Job("teacher", "teacher", 0, "correct")
 WRONG = Job("student-2", "student", 2, "wrong")
-STYLES = ["We count on from {0}.", "Adding one to {0} gives the next number.", "Look at a ruler: after {0} comes it.",
-          "By definition of successor this is plain for {0}.", "One more than {0}, so to speak, is wanted here."]  # fmt: skip
+STYLES = [
+    "We count on from {0}.",
+    "Adding one to {0} gives the next number.",
+    "Look at a ruler: after {0} comes it.",
+    "By definition of successor this is plain for {0}.",
+    "One more than {0}, so to speak, is wanted here.",
+]
 
 
 class Scripted:

@@ -7,11 +7,8 @@ from labkit.triplets import coins, make, tally
 
 
 def _traces(problem, n, side="student", epoch=0):
-    return [
-        Trace(problem, side, "m", epoch, draw, f"{side} {epoch} {draw}", "wrong", "x", "answer line", None, True, "stop",
-              9, -0.5, 0.8, "kept")
-        for draw in range(n)
-    ]  # fmt: skip
+    said = ["wrong", "x", "answer-line", None, True, "stop", 9, -0.5, 0.8, "kept"]
+    return [Trace(problem, side, "m", epoch, draw, f"{side} {epoch} {draw}", *said) for draw in range(n)]
 
 
 def _make(n_chosen=8, n_initial=8, n_fresh=8, phi=0.5, epoch=2, **options):

@@ -146,7 +146,7 @@ def measure(found: dict[str, Callable[..., Answers]], told: tuple[Any, ...], rep
             count, stopped = sum(map(len, answers)), sum(row[-1] == end for row in answers) / len(answers)
             rows.append({"side": name, "per_second": count / wall, "per_cpu_second": count / cpu, "stopped": stopped})
             note(
-                f"{repeat + 1}/{repeats} {name}: {count} tokens in {wall:.1f} s ({cpu:.1f} s of CPU): {count / wall:.0f}/s"
+                f"{repeat + 1}/{repeats} {name}: {count} tokens in {wall:.1f} s ({cpu:.1f} s of CPU): {count / wall:.0f}/s"  # noqa: E501
             )
     return rows
 
