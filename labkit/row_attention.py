@@ -21,7 +21,7 @@ from transformers import AttentionInterface
 from labkit.packing import Row, Segment
 
 NAME = "labkit_packed"
-CALL_COST = 1e6  # one more attention call costs about as much as this many (query, key, channel) products
+CALL_COST = 4e5  # one more attention call costs about as much as this many (query, key, channel) products
 
 
 @dataclass(frozen=True)
@@ -44,20 +44,20 @@ class Plan:
 
 
 def _clusters(segments: list[Segment], width: int) -> list[list[Segment]]:
-    """Segments of similar shape together, longest first, while the padding costs less than the calls it saves."""
+    """Segments of similar shape together, longest first: each joins if its padding costs less than its own call."""
     clusters: list[list[Segment]] = []
-    needed = prefix = 0  # of the cluster in hand: scores that are needed, longest prefix
+    area = prefix = 0  # of the cluster in hand: scores that are computed, longest prefix
     for segment in sorted(segments, key=lambda s: (s.length, s.prefix_length), reverse=True):
         own = segment.length * (segment.prefix_length + segment.length)
         if clusters:
-            members, longest = len(clusters[-1]) + 1, clusters[-1][0].length
-            area = members * longest * (max(prefix, segment.prefix_length) + longest)
-            if (area - needed - own) * width < CALL_COST * (members - 1):
+            longest, together = clusters[-1][0].length, max(prefix, segment.prefix_length)
+            grown = (len(clusters[-1]) + 1) * longest * (together + longest)
+            if (grown - area - own) * width < CALL_COST:
                 clusters[-1].append(segment)
-                needed, prefix = needed + own, max(prefix, segment.prefix_length)
+                area, prefix = grown, together
                 continue
         clusters.append([segment])
-        needed, prefix = own, segment.prefix_length
+        area, prefix = own, segment.prefix_length
     return clusters
 
 

@@ -1,180 +1,202 @@
-"""The ORPO loss and its step: equal to the formula by hand, to one sequence at a time, and to TRL's trainer."""
+"""The loss against its formula and against TRL; the step's edges: one-token answers, SFT, dropout, many processes."""
 
 import math
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, Gemma3TextConfig, GPT2Config, GPTNeoXConfig, LlamaConfig, Qwen3Config
+import torch.nn.functional as F
+from accelerate import Accelerator
+from one_at_a_time import gradients, make_examples, make_model, plain_orpo
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
-from labkit import models
-from labkit.orpo import encode, orpo_loss, token_logps, train_step
-from labkit.packing import Example, split
-
-SIZES = {"vocab_size": 97, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
-GROUPED = {**SIZES, "num_key_value_heads": 2, "head_dim": 8}
-SHAPES = {
-    "llama": LlamaConfig(**SIZES, num_key_value_heads=2, tie_word_embeddings=True),
-    "qwen3": Qwen3Config(**GROUPED),
-    "gemma3": Gemma3TextConfig(**GROUPED, sliding_window=8, layer_types=["sliding_attention", "full_attention"]),
-    "gpt_neox": GPTNeoXConfig(**SIZES),
-    "gpt2": GPT2Config(vocab_size=97, n_embd=32, n_layer=2, n_head=4),
-}
-BATCH = [
-    Example(tuple(range(3, 15)), ((20, 21, 22, 1), (30, 1)), ((40, 41, 1), None)),
-    Example((5, 6, 7), ((50, 51, 52, 53, 54, 1), (1,), (60, 1)), ((61, 1), (62, 63, 1), (64, 65, 66, 67, 1))),
-]
+from labkit.orpo import Example, disable_dropout, encode, encode_response, orpo_loss, totals, train_step
+from labkit.records import LabError
 
 
-def _model(name):
-    torch.manual_seed(0)
-    return AutoModelForCausalLM.from_config(SHAPES[name], dtype=torch.float32)
+@pytest.fixture
+def tokenizer():
+    words = ["<pad>", "<s>", "</s>", *(f"w{i}" for i in range(57))]
+    base = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<pad>"))
+    base.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=base, eos_token="</s>", pad_token="<pad>")
 
 
-def _plain_logps(model, prompt, response):
-    """Log-probabilities of a response's tokens, one sequence at a time."""
-    ids = torch.tensor([[*prompt, *response]])
-    logits = model(ids).logits[0, len(prompt) - 1 : -1]
-    return logits.log_softmax(-1).gather(1, torch.tensor(response)[:, None])[:, 0]
+# --- the loss --------------------------------------------------------------------------------------------------------
 
 
-def _plain_loss(model, lam):
-    """The paper's loss, written out: mean NLL of chosen tokens - lam * mean log sigmoid(log odds ratio)."""
-    nll, ratios = [], []
-    for example in BATCH:
-        for chosen, rejected in zip(example.chosen, example.rejected, strict=True):
-            right = _plain_logps(model, example.prompt, chosen)
-            nll.append(-right)
-            if rejected is not None:
-                wrong = _plain_logps(model, example.prompt, rejected)
-                odds = [p / (1 - p) for p in (right.mean().exp(), wrong.mean().exp())]
-                ratios.append(torch.sigmoid((odds[0] / odds[1]).log()).log())
-    return torch.cat(nll).mean() - lam * torch.stack(ratios).mean()
+def test_loss_and_gradient_are_those_of_the_formula_written_out():
+    chosen = torch.tensor([-0.2, -1.5, -3.0], dtype=torch.float64, requires_grad=True)
+    rejected = torch.tensor([-0.9, -0.1, -8.0], dtype=torch.float64, requires_grad=True)
+    nll = torch.tensor(1.2, dtype=torch.float64, requires_grad=True)
+
+    def written_out():
+        good, bad = chosen.exp(), rejected.exp()
+        odds_ratio = (good / (1 - good)) / (bad / (1 - bad))
+        return nll - 0.3 * torch.log(torch.sigmoid(torch.log(odds_ratio))).mean()
+
+    ours, theirs = orpo_loss(chosen, rejected, nll, 0.3)[0], written_out()
+    torch.testing.assert_close(ours, theirs)
+    for a, b in zip(*(torch.autograd.grad(x, [chosen, rejected, nll]) for x in (ours, theirs)), strict=True):
+        torch.testing.assert_close(a, b)
 
 
-def _gradient(model):
-    return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
-
-
-@pytest.mark.parametrize("max_tokens", [4096, 20])
-@pytest.mark.parametrize("name", SHAPES)
-def test_the_packed_step_equals_the_formula_one_sequence_at_a_time(name, max_tokens):
-    model = _model(name).eval()
-    expected = _plain_loss(model, 1.0)
-    expected.backward()
-    gradient = _gradient(model)
-    model.zero_grad()
-    metrics = train_step(model, BATCH, lam=1.0, max_tokens=max_tokens)
-    assert metrics["loss"] == pytest.approx(expected.item(), rel=1e-4)
-    assert (_gradient(model) - gradient).norm() / gradient.norm() < 1e-4
-
-
-@pytest.mark.parametrize("name", SHAPES)
-def test_packed_token_log_probabilities_equal_the_plain_ones(name):
-    model = _model(name).eval()
-    for example, pairs in zip(BATCH, token_logps(model, BATCH), strict=True):
-        for i, (chosen, rejected) in enumerate(pairs):
-            for said, logps in ((example.chosen[i], chosen), (example.rejected[i], rejected)):
-                if said is not None:
-                    assert torch.allclose(logps, _plain_logps(model, example.prompt, said), rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("lam", [0.0, 1.0])
-def test_padded_batches_give_the_same_gradient_as_packed_rows(lam):
-    gradients = []
-    for packed in (True, False):
-        model = _model("llama")
-        train_step(model, BATCH, lam=lam, packed=packed)
-        gradients.append(_gradient(model))
-    assert (gradients[0] - gradients[1]).norm() / gradients[0].norm() < 1e-4
-
-
-def test_each_term_of_the_loss_moves_the_weights():
-    chosen, rejected = torch.tensor([-0.3], requires_grad=True), torch.tensor([-0.4], requires_grad=True)
-    loss, _ = orpo_loss(chosen, rejected, torch.tensor(0.0), 1.0)
+@pytest.mark.parametrize("edge", [0.0, -1e-8, -1e-4, -100.0])
+@pytest.mark.parametrize("side", ["chosen", "rejected", "both"])
+def test_loss_and_gradient_are_finite_where_an_answer_is_certain_or_impossible(edge, side):
+    pair = {"chosen": torch.tensor([-0.5]), "rejected": torch.tensor([-0.7])}
+    pair = {k: torch.tensor([edge]) if side in (k, "both") else v for k, v in pair.items()}
+    pair = {k: v.requires_grad_() for k, v in pair.items()}
+    loss, metrics = orpo_loss(pair["chosen"], pair["rejected"], -pair["chosen"].mean(), 1.0)
     loss.backward()
-    assert chosen.grad.item() < -0.1 and rejected.grad.item() > 0.1
-    only_nll, both = _model("llama"), _model("llama")
-    train_step(only_nll, BATCH, lam=0.0)
-    train_step(both, BATCH, lam=1.0)
-    assert _gradient(only_nll).norm() > 0.1 and (_gradient(both) - _gradient(only_nll)).norm() > 0.1
+    assert math.isfinite(loss.item()) and all(map(math.isfinite, metrics.values()))
+    assert all(torch.isfinite(v.grad).all() for v in pair.values())
 
 
-@pytest.mark.parametrize("logp", [0.0, -1e-8, -1e-6, -1e-3, -50.0])
-@pytest.mark.parametrize("side", ["chosen", "rejected"])
-def test_certain_and_hopeless_sequences_have_a_finite_loss_and_gradient(logp, side):
-    values = {"chosen": torch.tensor([-0.5]), "rejected": torch.tensor([-0.5]), side: torch.tensor([logp])}
-    chosen, rejected = (values[key].requires_grad_() for key in ("chosen", "rejected"))
-    loss, metrics = orpo_loss(chosen, rejected, torch.tensor(0.1), 1.0)
-    loss.backward()
-    assert loss.isfinite() and chosen.grad.isfinite().all() and rejected.grad.isfinite().all()
-    assert all(math.isfinite(value) for value in metrics.values())
+def test_one_token_answers_of_a_certain_student_train_without_nan():
+    model = make_model("gpt-neox")
+    model.get_output_embeddings().weight.data.mul_(1e4)  # probabilities 0 and 1 in fp32
+    sure = model(input_ids=torch.tensor([[5, 6, 7]])).logits[0, -1].argmax().item()
+    for answers in ((sure, 9), (9, sure), (sure, sure)):
+        model.zero_grad()
+        metrics = train_step(model, [Example((5, 6, 7), ((answers[0],),), ((answers[1],),))], lam=1.0)
+        assert all(map(math.isfinite, metrics.values()))
+        assert all(torch.isfinite(g).all() for g in gradients(model).values())
 
 
-def test_the_metrics_have_trls_names_and_the_loss_is_their_sum():
-    metrics = train_step(_model("llama"), BATCH, lam=0.5)
-    assert metrics["loss"] == pytest.approx(metrics["nll_loss"] - 0.5 * metrics["log_odds_ratio"], rel=1e-5)
-    assert metrics["rewards/margins"] == pytest.approx(
-        0.5 * (metrics["logps/chosen"] - metrics["logps/rejected"]), rel=1e-3
+def test_each_term_has_a_gradient_of_its_own():
+    model = make_model("llama, tied")
+    pair = [Example((5, 6, 7), ((8, 9),), ((10, 11),))]
+    chosen_only = [Example((5, 6, 7), ((8, 9),), (None,))]
+    found = []
+    for examples, lam in ((pair, 0.0), (chosen_only, 1.0), (pair, 1.0), (pair, 2.0)):
+        model.zero_grad()
+        train_step(model, examples, lam=lam)
+        found.append(torch.cat([g.flatten() for g in gradients(model).values()]))
+    sft, alone, one, two = found
+    torch.testing.assert_close(sft, alone)  # lam = 0 is SFT on the chosen trace
+    odds = one - sft
+    assert sft.norm() > 1e-3 and odds.norm() > 1e-3
+    torch.testing.assert_close(two - sft, 2 * odds, rtol=1e-3, atol=1e-5 * odds.abs().max().item())
+    assert F.cosine_similarity(odds, sft, 0).abs() < 0.99
+
+
+def test_metrics_have_trl_s_names_and_meaning():
+    chosen, rejected = torch.tensor([-0.5, -2.0]), torch.tensor([-1.0, -1.0])
+    loss, metrics = orpo_loss(chosen, rejected, torch.tensor(0.9), 0.5)
+    assert metrics["rewards/chosen"] == pytest.approx(0.5 * -1.25)
+    assert metrics["rewards/margins"] == pytest.approx(metrics["rewards/chosen"] - metrics["rewards/rejected"])
+    assert metrics["rewards/accuracies"] == 0.5
+    assert metrics["logps/chosen"] == -1.25
+    assert metrics["log_odds_ratio"] < 0
+    assert loss.item() == pytest.approx(metrics["nll_loss"] - 0.5 * metrics["log_odds_ratio"])
+
+
+# --- against TRL -----------------------------------------------------------------------------------------------------
+
+
+def test_loss_log_probabilities_and_gradients_are_trl_s(tmp_path, tokenizer):
+    orpo = pytest.importorskip("trl.experimental.orpo")
+    datasets = pytest.importorskip("datasets")
+    texts = [("w1 w2 w3", "w4 w5", "w6"), ("w9 w8", "w7", "w5 w4 w3 w2"), ("w20 w21 w22 w23", "w1 w1", "w2 w30 w31")]
+    rows = [{"prompt": p, "chosen": f" {c}", "rejected": f" {r}"} for p, c, r in texts]
+    model = make_model("gpt2")  # dropout 0.1 in its config, which TRL switches off
+    args = orpo.ORPOConfig(
+        str(tmp_path), beta=0.7, use_cpu=True, bf16=False, gradient_checkpointing=False, max_length=64, report_to="none"
     )
-
-
-@pytest.mark.parametrize("max_tokens", [1, 7, 16, 33, 200])
-@pytest.mark.parametrize("packed", [True, False])
-def test_micro_batches_hold_every_pair_once_whatever_the_budget(max_tokens, packed):
-    batches = split(BATCH * 3, max_tokens, packed)
-    assert all(batches) and all(example.chosen for batch in batches for example in batch)
-    pairs = [pair for batch in batches for e in batch for pair in zip(e.chosen, e.rejected, strict=True)]
-    assert pairs == [pair for e in BATCH * 3 for pair in zip(e.chosen, e.rejected, strict=True)]
-
-
-def test_responses_end_in_one_end_token():
-    tokenizer = models.load_tokenizer("pocket:student-neox")
-    prompt, chosen, rejected = encode(tokenizer, "Why?", "So.\nAnswer: yes" + tokenizer.eos_token, "No.")
-    assert chosen[-1] == rejected[-1] == tokenizer.eos_token_id and tokenizer.eos_token_id not in chosen[:-1]
-    assert tokenizer.decode(prompt) == "Why?"
-
-
-def test_loss_log_probabilities_and_gradients_equal_trls_trainer(tmp_path):
-    """TRL's NLL covers prompt and response, and its batches are padded: same loss, same gradient."""
-    trl = pytest.importorskip("trl.experimental.orpo")
-    from datasets import Dataset
-
-    tokenizer = models.load_tokenizer("pocket:student-neox")
-    model, _ = models.load("pocket:student-neox", device="cpu")
-    rows = [
-        {"prompt": "Ida has 20 pens.", "chosen": " She buys 2. Answer: 22", "rejected": " Answer: 18"},
-        {
-            "prompt": "Is a drum older than a radio?",
-            "chosen": " It is. Answer: yes",
-            "rejected": " A radio is old. Answer: no",
-        },
-    ]
-    settings = trl.ORPOConfig(
-        str(tmp_path), beta=0.7, max_length=128, per_device_train_batch_size=2, bf16=False, use_cpu=True,
-        report_to="none", gradient_checkpointing=False,
-    )  # fmt: skip
-    trainer = trl.ORPOTrainer(
-        model=model, args=settings, train_dataset=Dataset.from_list(rows), processing_class=tokenizer
+    trainer = orpo.ORPOTrainer(
+        model, args=args, train_dataset=datasets.Dataset.from_list(rows), processing_class=tokenizer
     )
-    batch = next(iter(trainer.get_train_dataloader()))
-    loss, theirs = trainer.get_batch_loss_metrics(model, batch, train_eval="train")
-    model.zero_grad()
+    batch = trainer.data_collator([trainer.train_dataset[i] for i in range(len(rows))])
+    loss, theirs = trainer.get_batch_loss_metrics(model.train(), batch)
     loss.backward()
-    gradient = _gradient(model)
+    expected = gradients(model)
     model.zero_grad()
 
-    def ids(key, row):
-        kept = batch[f"{key}_input_ids"][row][batch[f"{key}_attention_mask"][row].bool()].tolist()
-        start = (batch[f"{key}_labels"][row] != -100).nonzero()[0].item()
-        return tuple(kept[:start]), tuple(kept[start:])
+    ids = [encode(tokenizer, *text) for text in texts]
+    for i, (prompt, chosen, rejected) in enumerate(ids):
+        row = trainer.train_dataset[i]
+        assert (row["chosen_input_ids"], row["rejected_input_ids"]) == ([*prompt, *chosen], [*prompt, *rejected])
+    examples = [Example(prompt, (chosen,), (rejected,)) for prompt, chosen, rejected in ids]
+    ours = train_step(model, examples, lam=0.7, nll_span="prompt+response", max_tokens=12)
+    assert ours["loss"] == pytest.approx(loss.item(), rel=1e-5)
+    for name in ours.keys() - {"loss"}:
+        assert ours[name] == pytest.approx(theirs[name], rel=1e-5, abs=1e-5), name
+    whole = torch.stack([g.norm() for g in expected.values()]).norm()
+    for name, gradient in gradients(model).items():
+        assert (gradient - expected[name]).norm() <= 1e-5 * whole, name
 
-    examples = []
-    for row in range(2):
-        (prompt, chosen), (_, rejected) = ids("chosen", row), ids("rejected", row)
-        examples.append(Example(prompt, (chosen,), (rejected,)))
-    ours = train_step(model, examples, lam=0.7, nll_span="prompt+response")
-    assert ours["loss"] == pytest.approx(loss.item(), abs=1e-5)
-    for key in ("logps/chosen", "logps/rejected", "nll_loss", "log_odds_ratio", "log_odds_chosen", "rewards/margins"):
-        value = theirs[key]
-        assert ours[key] == pytest.approx(float(value), abs=1e-5), key
-    assert (_gradient(model) - gradient).norm() / gradient.norm() < 1e-5
+
+# --- the step --------------------------------------------------------------------------------------------------------
+
+
+def test_without_rejected_traces_the_step_is_sft():
+    model = make_model("qwen2")
+    examples = [Example(e.prompt, e.chosen, (None,) * len(e.chosen)) for e in make_examples()]
+    loss, _ = plain_orpo(model, examples, 1.0, "response")
+    metrics = train_step(model, examples, lam=1.0, max_tokens=40)
+    assert metrics == {"loss": pytest.approx(loss.item(), rel=1e-5), "nll_loss": pytest.approx(loss.item(), rel=1e-5)}
+
+
+def test_training_runs_without_dropout():
+    model = make_model("gpt2")
+    assert model.config.resid_pdrop == 0.1
+    losses = {train_step(model, make_examples(), lam=1.0)["loss"] for _ in range(3)}
+    assert len(losses) == 1
+
+
+def test_functional_dropout_is_off_too():
+    model = make_model("llama, tied")
+    model.model.layers[0].self_attn.attention_dropout = 0.5
+    disable_dropout(model)
+    assert model.model.layers[0].self_attn.attention_dropout == 0.0
+
+
+def test_two_processes_average_to_the_gradient_of_the_whole_batch():
+    model, examples = make_model("llama, tied"), make_examples()
+    train_step(model, examples, lam=1.0)
+    expected = gradients(model)
+    model.zero_grad()
+    for share in (examples[:1], examples[1:]):
+        train_step(model, share, lam=1.0, whole=totals(examples, "response"), processes=2)
+    for name, gradient in gradients(model).items():
+        torch.testing.assert_close(gradient / 2, expected[name], rtol=1e-3, atol=1e-5)
+
+
+def test_wrapped_models_are_called_through_their_wrapper_and_exchange_gradients_once_a_step():
+    class Wrapper(torch.nn.Module):
+        def __init__(self, module):
+            super().__init__()
+            self.module, self.calls, self.quiet = module, 0, 0
+
+        def forward(self, **inputs):
+            self.calls += 1
+            return self.module(**inputs)
+
+        def no_sync(self):
+            self.quiet += 1
+            return torch.enable_grad()
+
+    model, examples = Wrapper(make_model("llama, tied")), make_examples()
+    accelerator = Accelerator(cpu=True)
+    train_step(model, examples, lam=1.0)  # the first step also tries packing out
+    before = model.calls
+    train_step(model, examples, lam=1.0, max_tokens=60, backward=accelerator.backward)
+    assert model.calls - before == 3 and model.quiet == 2
+
+
+# --- token ids -------------------------------------------------------------------------------------------------------
+
+
+def test_a_response_ends_in_the_end_token_exactly_once(tokenizer):
+    end = tokenizer.eos_token_id
+    for text in ("w1 w2", "w1 w2 </s>", "w1 w2 </s> </s>"):
+        assert encode_response(tokenizer, text) == (4, 5, end)
+    assert encode_response(tokenizer, "") == (end,)
+
+
+def test_the_prompt_has_the_same_ids_before_every_response(tokenizer):
+    assert encode(tokenizer, "w1", "w2", None) == ((4,), (5, 2), None)
+    assert encode(tokenizer, "w1", "w3", "w2")[0] == (4,)
+    with pytest.raises(LabError, match="prompt is empty"):
+        encode(tokenizer, "", "w2", None)

@@ -5,7 +5,7 @@ import warnings
 import pytest
 import torch
 import transformers as hf
-from one_at_a_time import GPT2, SHAPES, WORDS, gradients, make_examples, make_model, plain_orpo
+from one_at_a_time import GPT2, SHAPES, SIZES, WORDS, gradients, make_examples, make_model, plain_orpo
 
 from labkit import orpo
 from labkit.orpo import disable_dropout, token_logps, train_step
@@ -60,7 +60,7 @@ def test_gradient_checkpointing_changes_no_gradient():
     [
         hf.BloomConfig(vocab_size=WORDS, hidden_size=32, n_layer=2, n_head=4),  # positions come from the mask
         hf.MambaConfig(vocab_size=WORDS, hidden_size=32, num_hidden_layers=2),  # no attention at all
-        hf.CohereConfig(vocab_size=WORDS, hidden_size=32, intermediate_size=48, num_hidden_layers=2),  # bent logits
+        hf.CohereConfig(**SIZES),  # scales its logits after the output layer
     ],
     ids=lambda config: config.model_type,
 )
