@@ -63,7 +63,8 @@ def distill(
     _print_scores(folder, as_json)
     if not as_json:
         print(
-            f"\nThe run lies in {folder}; the trained student in {folder / 'student'}.\nLook at it: labkit show {name}, or in the browser: labkit app (from a clone: make app)"
+            f"\nThe run lies in {folder}; the trained student in {folder / 'student'}.\n"
+            f"Look at it: labkit show {name}, or in the browser: labkit app (from a clone: make app)"
         )
 
 

@@ -15,9 +15,10 @@ from playwright.sync_api import sync_playwright
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from app_server import DEMO, ROOT, browsing, serving
+
 from app import runs_tab, search, store, trace_page, traces
 from app.search import Query
-from app_server import DEMO, ROOT, browsing, serving
 
 TRACES, POINTS = 100_000, 5_000
 
@@ -100,7 +101,10 @@ def first_page(runs_dir):
 
 
 def main():
-    code = "import time; t = time.perf_counter(); import app.main, sys; print(time.perf_counter() - t, 'torch' in sys.modules)"
+    code = (
+        "import time; began = time.perf_counter(); import app.main, sys; "
+        "print(time.perf_counter() - began, 'torch' in sys.modules)"
+    )
     told = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.split()
