@@ -23,8 +23,16 @@ from torch import Tensor, nn
 
 from labkit.linear import onednn_linears
 from labkit.packing import Example, Row, pack, pad, split
-from labkit.projection import Chunk, ChunkedLoss, TokenLogps, chunk_limit, chunks_of, run_packed, unwrap
-from labkit.records import LabError
+from labkit.projection import (
+    Chunk,
+    ChunkedLoss,
+    TokenLogps,
+    chunk_limit,
+    chunks_of,
+    keep_freed_memory,
+    run_packed,
+    unwrap,
+)
 from labkit.row_attention import packed_attention
 
 Span = Literal["response", "prompt+response"]
@@ -38,16 +46,6 @@ def encode_response(tokenizer: Any, text: str) -> tuple[int, ...]:
     while ids and ids[-1] == tokenizer.eos_token_id:
         ids.pop()
     return (*ids, tokenizer.eos_token_id)
-
-
-def encode(
-    tokenizer: Any, prompt: str, chosen: str, rejected: str | None
-) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...] | None]:
-    """Token ids of a triplet. The prompt is taken as it stands: rendered by the chat template, start token included."""
-    ids = tuple(tokenizer(prompt, add_special_tokens=False)["input_ids"])
-    if not ids:
-        raise LabError("a training prompt is empty: give every problem a question")
-    return ids, encode_response(tokenizer, chosen), None if rejected is None else encode_response(tokenizer, rejected)
 
 
 def log1mexp(x: Tensor) -> Tensor:
@@ -229,6 +227,7 @@ def train_step(
     """
     inner = unwrap(model)
     disable_dropout(inner)
+    keep_freed_memory()
     packed = packed and packs_exactly(model, examples)
     whole = whole or totals(examples, nll_span)
     chosen, rejected, nlls = [], [], []

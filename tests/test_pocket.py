@@ -46,10 +46,7 @@ def test_problems_can_be_taken_in_parts():
     assert len(set(pocket.problems("pocket_arc", "test"))) == pocket.SIZES["test"]
 
 
-def test_yes_and_no_are_balanced_and_a_choice_is_among_the_options_at_any_place():
-    answers = [problem.answer for problem in pocket.problems("pocket_strategyqa", "test")]
-    for part in (answers, answers[:100], answers[100:200]):
-        assert 0.45 <= part.count("yes") / len(part) <= 0.55
+def test_the_right_choice_is_among_the_options_at_any_place():
     for benchmark in ("pocket_arc", "pocket_openbookqa", "pocket_medqa"):
         rows = pocket.problems(benchmark, "test")
         places = [row.choices.index(row.answer) for row in rows]
