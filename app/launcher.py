@@ -113,9 +113,8 @@ def resume(runs_dir: Path, name: str) -> None:
 
 
 def stop(runs_dir: Path, name: str) -> bool:
-    """Ask a live run to stop after its step, or take a waiting one out of the queue; False if it is neither."""
-    folder = own(runs_dir, name)
-    return queueing.cancel(folder) or runs.stop(folder)
+    """Ask a live or starting run to stop after its step, or take it out of the queue; False if it is none of these."""
+    return queueing.stop(own(runs_dir, name))
 
 
 def move(runs_dir: Path, name: str, by: int) -> None:
@@ -148,7 +147,7 @@ def state(runs_dir: Path, name: str, queue: dict[str, Any]) -> str:
     if found in runs.LIVE:
         return "stopping" if runs.asked_to_stop(folder) else found
     if name == queue["current"] and found != "done" and queueing.working(runs_dir):
-        return "starting"
+        return "stopping" if queue["halt"] else "starting"
     if name in queue["waiting"]:
         return "queued"
     return "ready" if found == "queued" else found

@@ -141,7 +141,10 @@ def _view(runs_dir: Path, name: str | None) -> dict[str, tuple[Any, Callable[[],
     own = where.parent == runs_dir
     head = run_page.head(runs_dir, where.name)
     verb = "Resume" if state in ("stopped", "failed", "died") else "Start"
-    can_go, can_stop = own and state in ("stopped", "failed", "died", "ready"), own and state in (*runs.LIVE, "queued")
+    can_go, can_stop = (
+        own and state in ("stopped", "failed", "died", "ready"),
+        own and state in (*runs.LIVE, "queued", "starting"),
+    )
     can_remove = own and state not in (*runs.LIVE, "stopping", "starting")
     scores = store.stamp(where / "scores.jsonl")
     return {

@@ -24,12 +24,14 @@ POLL = 0.5  # seconds between looks at a run that somebody else started
 
 
 def read(runs_dir: Path) -> dict[str, Any]:
-    """`waiting`: names in order; `current`: the run the worker has started, or None. A damaged file reads as empty."""
+    """`waiting`: names in order; `current`: the run that was started, or None; `halt`: whether that one is to stop
+    as soon as it can hear it. A damaged file reads as empty.
+    """
     try:
         found = json.loads((runs_dir / "queue.json").read_text(encoding="utf-8"))
-        return {"waiting": [str(name) for name in found["waiting"]], "current": found["current"]}
+        return {"waiting": [str(name) for name in found["waiting"]], "current": found["current"], "halt": found["halt"]}
     except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return {"waiting": [], "current": None}
+        return {"waiting": [], "current": None, "halt": False}
 
 
 def _change(runs_dir: Path, change: Callable[[dict[str, Any]], Any]) -> Any:
@@ -63,6 +65,18 @@ def cancel(folder: Path) -> bool:
         return waited
 
     return _change(folder.parent, change)
+
+
+def stop(folder: Path) -> bool:
+    """Stop a run wherever it stands: waiting, just being started, or live; False if it is none of these."""
+    if cancel(folder) or runs.stop(folder):
+        return True
+
+    def change(queue: dict[str, Any]) -> bool:
+        queue["halt"] = queue["current"] == folder.name
+        return queue["halt"]
+
+    return working(folder.parent) and _change(folder.parent, change)
 
 
 def move(folder: Path, by: int) -> None:
@@ -114,10 +128,10 @@ def work(runs_dir: Path) -> None:
     """Run what waits, one after the other, until nothing does. A failing run does not end the queue."""
     try:
         with FileLock(runs_dir / ".queue.lock", blocking=False):
-            _change(runs_dir, lambda queue: queue.update(current=None))
+            _change(runs_dir, _nothing)
             while name := _next(runs_dir):
                 _run(runs_dir / name)
-                _change(runs_dir, lambda queue: queue.update(current=None))
+                _change(runs_dir, _nothing)
     except Timeout:
         return
 
@@ -137,9 +151,24 @@ def _next(runs_dir: Path) -> str | None:
 def _run(folder: Path) -> None:
     try:
         runs.load_config(folder)
-        psutil.Process(runs.start(folder)).wait()
+        process = psutil.Process(runs.start(folder))
+        while not _ended(process):
+            if read(folder.parent)["halt"] and runs.stop(folder):  # asked while it was starting: now it can hear it
+                _change(folder.parent, lambda queue: queue.update(halt=False))
     except (LabError, psutil.NoSuchProcess) as error:
         print(f"{folder.name}: {error}", file=sys.stderr)
+
+
+def _ended(process: psutil.Process) -> bool:
+    try:
+        process.wait(POLL)
+    except psutil.TimeoutExpired:
+        return False
+    return True
+
+
+def _nothing(queue: dict[str, Any]) -> None:
+    queue.update(current=None, halt=False)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -12,6 +13,8 @@ from labkit.records import LabError, Problem
 
 CONFIG = configure({"benchmarks": "pocket_arc", "method": "zero-shot", "student": "/nowhere"})
 PROBLEM = Problem("pocket_arc/test/0", "pocket_arc", "test", "What?", "choice", "nail", ("nail", "rope"))
+
+EMPTY = {"waiting": [], "current": None, "halt": False}
 
 
 @pytest.fixture
@@ -43,7 +46,7 @@ def test_the_worker_runs_everything_one_after_the_other_even_after_failures(thre
     first, second, cancelled = three
     queueing.cancel(cancelled)
     queueing.work(first.parent)
-    assert queueing.read(first.parent) == {"waiting": [], "current": None}
+    assert queueing.read(first.parent) == EMPTY
     assert [runs.status(folder)["state"] for folder in three] == ["failed", "failed", "queued"]
     began = [runs.status(folder)["started"] for folder in (first, second)]
     assert began == sorted(began)
@@ -81,4 +84,21 @@ def test_deleting_removes_the_run_from_disk_and_queue_but_never_a_live_one(three
 
 def test_a_damaged_queue_file_reads_as_empty(three):
     (three[0].parent / "queue.json").write_text('{"waiting": 3')
-    assert queueing.read(three[0].parent) == {"waiting": [], "current": None}
+    assert queueing.read(three[0].parent) == EMPTY
+
+
+def test_a_run_that_is_just_being_started_can_be_stopped(tmp_path):
+    config = configure({"benchmarks": "pocket_arc", "max_new_tokens": "32", "chunk": "1", "method": "zero-shot"})
+    folder = runs.folder_of(tmp_path, "quick")
+    problems = [replace(PROBLEM, id=f"pocket_arc/test/{n}") for n in range(64)]
+    runs.create(folder, config, problems)
+    queueing.enqueue(folder)
+    queueing.wake(tmp_path)
+    deadline = time.time() + 60
+    while queueing.read(tmp_path)["current"] != "quick" and time.time() < deadline:
+        time.sleep(0.02)
+    assert runs.status(folder)["state"] == "queued"  # its process is loading
+    assert queueing.stop(folder)
+    while queueing.working(tmp_path) and time.time() < deadline:
+        time.sleep(0.2)
+    assert runs.status(folder)["state"] == "stopped"
