@@ -115,4 +115,5 @@ def _causal(q: Tensor, k: Tensor, v: Tensor, scaling: float, limits: Limits) -> 
 
 
 def capped(scores: Tensor, softcap: float | None) -> Tensor:
+    """Scores bent into (-softcap, softcap) by a tanh, as Gemma 2 does; as they are for None."""
     return scores if softcap is None else scores.div(softcap).tanh().mul(softcap)

@@ -29,7 +29,6 @@ from labkit.projection import (
     TokenLogps,
     chunk_limit,
     chunks_of,
-    keep_freed_memory,
     run_packed,
     unwrap,
 )
@@ -227,7 +226,6 @@ def train_step(
     """
     inner = unwrap(model)
     disable_dropout(inner)
-    keep_freed_memory()
     packed = packed and packs_exactly(model, examples)
     whole = whole or totals(examples, nll_span)
     chosen, rejected, nlls = [], [], []

@@ -121,10 +121,24 @@ def pad(examples: list[Example], device: torch.device | str = "cpu") -> Row:
 
 
 def split(examples: list[Example], max_tokens: int, packed: bool = True) -> list[list[Example]]:
-    """Cut a batch into micro-batches of at most `max_tokens` tokens, between pairs; a prompt may then repeat.
+    """Cut a batch into the fewest micro-batches of at most `max_tokens` tokens, about equally full, between pairs.
 
-    A single pair longer than `max_tokens` is a micro-batch of its own: a pair cannot be cut.
+    A prompt may then repeat. A single pair longer than `max_tokens` is a micro-batch of its own: a pair cannot be cut.
     """
+    best = _cut(examples, max_tokens, packed)
+    too_small, enough = max_tokens // 2, max_tokens
+    for _ in range(6 if len(best) > 1 else 0):
+        middle = (too_small + enough) // 2
+        found = _cut(examples, middle, packed)
+        if len(found) > len(best):
+            too_small = middle
+        else:
+            best, enough = found, middle
+    return best
+
+
+def _cut(examples: list[Example], max_tokens: int, packed: bool) -> list[list[Example]]:
+    """Fill one micro-batch after the other."""
     batches: list[list[Example]] = []
     for example in examples:
         pairs = list(zip(example.chosen, example.rejected, strict=True))

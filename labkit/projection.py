@@ -8,9 +8,6 @@ projection is computed twice. The model's own output layer does the projecting, 
 
 from __future__ import annotations
 
-import ctypes
-import functools
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -155,7 +152,8 @@ def _head_replaced(model: nn.Module, work: Callable[[Tensor, Callable[[Tensor], 
     neutral = {"logits_scaling": 1.0, "final_logit_softcapping": None}
 
     def forward(hidden: Tensor) -> Tensor:
-        return work(hidden.flatten(0, -2), lambda rows: bend(layer(rows).float())).view(1, 1, -1)
+        result = work(hidden.flatten(0, -2), lambda rows: bend(layer(rows).float()))
+        return result.view(1, 1, -1).clone()  # FSDP hooks itself to what a model returns, and cannot to a view
 
     with _instead(head, forward=forward), _instead(config, **{k: v for k, v in neutral.items() if hasattr(config, k)}):
         yield
@@ -181,17 +179,3 @@ def run_packed(model: nn.Module, row: Row, work: Callable[[Tensor, Callable[[Ten
     with _head_replaced(unwrap(model), work):
         out = model(input_ids=row.ids, position_ids=row.positions, use_cache=False, packed_row=row)
     return out.logits.flatten()
-
-
-@functools.cache
-def keep_freed_memory() -> None:
-    """Have glibc reuse large freed blocks (up to 1 GiB) instead of giving them back to the system at once.
-
-    A step frees and asks for the same activations again and again; fetching them anew page by page cost 7 to 20 % of
-    it (SmolLM2-135M). The price is that memory once used stays with the process. Elsewhere than on Linux: nothing.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt:
-        mmap_threshold, trim_threshold = -3, -1  # names of malloc.h
-        mallopt(mmap_threshold, 2**30)
-        mallopt(trim_threshold, 2**31 - 1)

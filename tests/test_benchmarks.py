@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from labkit import benchmarks
+from labkit import benchmarks, pocket
 from labkit.benchmarks import draw, load, without_leaks
+from labkit.config import recipe
 from labkit.prompts import INSTRUCTIONS, prompt, worked_examples
 from labkit.records import LabError
 
@@ -155,3 +156,9 @@ def test_the_seed_draws_the_questions_and_the_test_split_is_the_same_for_all(rea
     train = load("gsm8k", "train", str(real_rows))
     assert draw(train, 20, 0) == draw(train, 20, 0) != draw(train, 20, 1)
     assert draw(train, None, 0) == draw(train, 999, 0) == train
+
+
+def test_the_pocket_models_are_asked_in_the_words_they_were_trained_on():
+    for benchmark in pocket.BENCHMARKS:
+        problem = pocket.problems(benchmark, "test", 1)[0]
+        assert prompt(problem, recipe("pocket").instruction) == pocket.prompt(problem)

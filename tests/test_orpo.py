@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from one_at_a_time import gradients, make_examples, make_model, plain_orpo
 from tokenizers import Tokenizer, models, pre_tokenizers
+from torch.distributed.fsdp import fully_shard
 from transformers import PreTrainedTokenizerFast
 
 from labkit.orpo import Example, disable_dropout, encode_response, orpo_loss, totals, train_step
@@ -184,6 +185,30 @@ def test_wrapped_models_are_called_through_their_wrapper_and_exchange_gradients_
     before = model.calls
     train_step(model, examples, lam=1.0, max_tokens=60, backward=accelerator.backward)
     assert model.calls - before == 3 and model.quiet == 2
+
+
+def one_of_two_processes(rank, port_file):
+    """Train one step under DDP and one under FSDP on unequal shares, and compare with the whole batch here."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{port_file}", rank=rank, world_size=2)
+    examples = make_examples()
+    share = {"examples": examples[:1] if rank else examples[1:], "whole": totals(examples, "response"), "processes": 2}
+    alone, replicated, sharded = (make_model("llama, tied") for _ in range(3))
+    train_step(alone, examples, lam=1.0)
+    expected = gradients(alone)
+    train_step(torch.nn.parallel.DistributedDataParallel(replicated), lam=1.0, max_tokens=40, **share)
+    for layer in sharded.model.layers:
+        fully_shard(layer)
+    fully_shard(sharded)
+    train_step(sharded, lam=1.0, **share)
+    for found in (gradients(replicated), {n: g.full_tensor() for n, g in gradients(sharded).items()}):
+        for name, gradient in found.items():
+            torch.testing.assert_close(gradient, expected[name], rtol=1e-3, atol=1e-5)
+    torch.distributed.destroy_process_group()
+
+
+def test_data_parallel_and_sharded_training_step_as_one_process_does(tmp_path):
+    torch.multiprocessing.spawn(one_of_two_processes, (str(tmp_path / "meeting-point"),), nprocs=2)
 
 
 # --- token ids -------------------------------------------------------------------------------------------------------

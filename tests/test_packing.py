@@ -123,6 +123,12 @@ def test_micro_batches_hold_every_pair_once_and_keep_to_the_budget(packed):
     assert len(split(examples, 1000, packed)) == 1
 
 
+def test_micro_batches_are_about_equally_full():
+    batch = [Example((5,) * 30, ((7,) * 20,) * 8, ((8,) * 20,) * 8)]
+    sizes = [pack(part).ids.numel() for part in split(batch, 300)]
+    assert sizes == [190, 190]
+
+
 def test_attention_is_not_wasted_between_branches():
     row = pack([Example(tuple(range(3, 43)), tuple((7,) * n for n in (30, 31, 90, 33)), ((9,) * 29,) * 4)])
     clusters = _clusters(row.segments, width=64)
