@@ -21,6 +21,7 @@ from labkit import runs
 from labkit.records import LabError
 
 POLL = 0.5  # seconds between looks at a run that somebody else started
+HALT_POLL = 0.05  # the same once it is to stop: a short run must not end before it hears
 
 
 def read(runs_dir: Path) -> dict[str, Any]:
@@ -152,16 +153,18 @@ def _run(folder: Path) -> None:
     try:
         runs.load_config(folder)
         process = psutil.Process(runs.start(folder))
-        while not _ended(process):
-            if read(folder.parent)["halt"] and runs.stop(folder):  # asked while it was starting: now it can hear it
+        halt = False
+        while not _ended(process, HALT_POLL if halt else POLL):
+            halt = read(folder.parent)["halt"]
+            if halt and runs.stop(folder):  # asked while it was starting: now it can hear it
                 _change(folder.parent, lambda queue: queue.update(halt=False))
     except (LabError, psutil.NoSuchProcess) as error:
         print(f"{folder.name}: {error}", file=sys.stderr)
 
 
-def _ended(process: psutil.Process) -> bool:
+def _ended(process: psutil.Process, seconds: float) -> bool:
     try:
-        process.wait(POLL)
+        process.wait(seconds)
     except psutil.TimeoutExpired:
         return False
     return True

@@ -90,7 +90,7 @@ def test_a_damaged_queue_file_reads_as_empty(three):
 def test_a_run_that_is_just_being_started_can_be_stopped(tmp_path):
     config = configure({"benchmarks": "pocket_arc", "max_new_tokens": "32", "chunk": "1", "method": "zero-shot"})
     folder = runs.folder_of(tmp_path, "quick")
-    problems = [replace(PROBLEM, id=f"pocket_arc/test/{n}") for n in range(64)]
+    problems = [replace(PROBLEM, id=f"pocket_arc/test/{n}") for n in range(1000)]  # many seconds of work
     runs.create(folder, config, problems)
     queueing.enqueue(folder)
     queueing.wake(tmp_path)
