@@ -261,6 +261,23 @@ def app_(
     launch(runs_dir, port, host=host)
 
 
+@app.command("convert-internlm2")
+def convert_internlm2(
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="Folder of an InternLM2 or InternLM2.5 checkpoint.")],
+    target: Annotated[Path, typer.Argument(metavar="DST", help="Folder to write; it must not exist.")],
+) -> None:
+    """Write an InternLM2 checkpoint as a plain Llama one, tokenizer and chat template included.
+
+    Not needed for labkit itself, which reads such folders as they are: for vLLM, llama.cpp, TRL and the rest.
+    """
+    from labkit import conversion
+
+    words = conversion.convert(source, target)
+    print(
+        f"{target}: a plain Llama checkpoint" + ("" if words else ", without a tokenizer: SRC has no tokenizer.model")
+    )
+
+
 @app.command("pocket-build")
 def pocket_build(
     folder: Annotated[Path, typer.Argument(help="Where the models are written.")],
