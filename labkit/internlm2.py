@@ -122,18 +122,18 @@ def _rope(folder: Path, own: dict[str, Any]) -> dict[str, Any]:
 
 def examine(folder: Path) -> Checkpoint:
     """The checkpoint, from its headers alone; raises `LabError` for missing, unknown or misshapen tensors."""
-    config, files, shapes = config_of(folder), {}, {}
+    config, files, found = config_of(folder), {}, {}
     for name in _weight_files(folder):
         with _opened(folder / name) as stored:
             for key in stored.keys():  # noqa: SIM118 - not a dict
-                files[key], shapes[key] = name, tuple(stored.get_slice(key).get_shape())
-    expected = _expected(config)
+                files[key], found[key] = name, tuple(stored.get_slice(key).get_shape())
+    expected = shapes(config)
     if odd := sorted(set(expected) ^ set(files)):
         what = f"{odd[0]} is missing" if odd[0] in expected else f"{odd[0]} is not known: not a plain InternLM2"
         raise LabError(f"model {folder}: {what}" + (f", and {len(odd) - 1} more" if len(odd) > 1 else ""))
     for key, shape in expected.items():
-        if shapes[key] != shape:
-            raise LabError(f"model {folder}: {key} has the shape {shapes[key]}, config.json says {shape}")
+        if found[key] != shape:
+            raise LabError(f"model {folder}: {key} has the shape {found[key]}, config.json says {shape}")
     return Checkpoint(folder, config, files)
 
 
@@ -161,7 +161,7 @@ def _opened(path: Path) -> Iterator[Any]:
         raise LabError(f"model {path.parent}: {path.name} is damaged ({error}): copy it again") from None
 
 
-def _expected(config: LlamaConfig) -> dict[str, tuple[int, ...]]:
+def shapes(config: LlamaConfig) -> dict[str, tuple[int, ...]]:
     """Native tensor name -> shape."""
     width, middle, words = config.hidden_size, config.intermediate_size, config.vocab_size
     rows = (config.num_attention_heads + 2 * config.num_key_value_heads) * config.head_dim

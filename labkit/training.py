@@ -49,7 +49,7 @@ class State:
 def prepare(model: models.Model, tokenizer: models.Tokenizer, config: RunConfig) -> State:
     """The student with its optimiser, ready for step 0."""
     if config.gradient_checkpointing:
-        model.gradient_checkpointing_enable()
+        model.activation_checkpointing_enable()
     accelerator = Accelerator(mixed_precision="no")
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     model, optimizer = accelerator.prepare(model, optimizer)

@@ -14,12 +14,12 @@ ORDER = [
     "internlm2", "conversion", "models", "linear", "packing", "projection",
     "row_attention", "orpo", "kv", "attention", "choosing", "batching", "decoding", "prompts", "prompting",
     "generation", "sampling", "triplets", "training", "evaluation", "runs", "queueing", "stages", "distill",
-    "methods", "compare", "figures", "pocket_shapes", "pocket_models", "doctor", "cli", "__main__",
+    "standins", "methods", "compare", "figures", "pocket_shapes", "pocket_models", "doctor", "cli", "__main__",
 ]  # fmt: skip
 TORCH = {
     "attention", "batching", "choosing", "conversion", "decoding", "doctor", "generation", "internlm2",
     "internlm2_words", "kv", "linear", "models", "orpo", "packing", "pocket_models", "projection", "prompting",
-    "row_attention", "training", "pocket_shapes",
+    "row_attention", "training", "pocket_shapes", "standins",
 }  # fmt: skip
 FILES = {path.stem: path for path in (ROOT / "labkit").glob("*.py") if path.stem != "__init__"}
 
