@@ -6,11 +6,13 @@ model writes `[UNUSED_TOKEN_145]` where a turn ends and goes on talking.
 
 from __future__ import annotations
 
+import copy
 import json
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from tokenizers import processors
+from tokenizers import Tokenizer, processors
 from transformers import GenerationConfig, PreTrainedConfig, PreTrainedTokenizerFast
 
 from labkit import spm
@@ -44,8 +46,9 @@ def tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     model = folder / "tokenizer.model"
     if not has_words(folder):
         raise LabError(f"model {folder}: no tokenizer.model in it: copy it from where the weights came from")
-    pieces = spm.read(model)
-    words = spm.fast(pieces, _names(folder, pieces))
+    stamp = model.stat()
+    core = _core(model, (stamp.st_mtime_ns, stamp.st_size), tuple(sorted(_added(folder).items())))
+    words = copy.deepcopy(core)
     if missing := [piece for piece in ("<s>", "</s>", "<unk>") if words.token_to_id(piece) is None]:
         raise LabError(f"{model}: there is no piece {missing[0]} in it: this is not InternLM2's file")
     bos = [("<s>", words.token_to_id("<s>"))]
@@ -63,14 +66,19 @@ def tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     )
 
 
-def _names(folder: Path, pieces: spm.Pieces) -> dict[int, str]:
-    """What to call pieces by id: the chat marks, and what tokenizer_config.json adds."""
-    names = {i: MARKS[piece.text] for i, piece in enumerate(pieces.pieces) if piece.text in MARKS}
+def _added(folder: Path) -> dict[int, str]:
+    """What tokenizer_config.json calls which piece."""
     added = _json(folder / "tokenizer_config.json").get("added_tokens_decoder", {})
-    names |= {int(i): token["content"] for i, token in added.items()}
+    return {int(i): token["content"] for i, token in added.items()}
+
+
+@lru_cache(maxsize=2)  # a run asks for its tokenizer several times, and 92,544 pieces take seconds each time
+def _core(model: Path, stamp: tuple[int, int], added: tuple[tuple[int, str], ...]) -> Tokenizer:
+    pieces = spm.read(model)
+    names = {i: MARKS[piece.text] for i, piece in enumerate(pieces.pieces) if piece.text in MARKS} | dict(added)
     if beyond := [i for i in names if i >= len(pieces.pieces)]:
-        raise LabError(f"model {folder}: tokenizer_config.json names token {beyond[0]}, tokenizer.model has fewer")
-    return names
+        raise LabError(f"{model}: tokenizer_config.json names piece {beyond[0]}, but it has {len(pieces.pieces)}")
+    return spm.fast(pieces, names)
 
 
 def _template(folder: Path) -> str | None:

@@ -49,9 +49,12 @@ SHAPES: dict[str, dict[str, Any]] = {  # their config.json, at full size
         "auto_map": {"AutoModelForCausalLM": "modeling_internlm2.InternLM2ForCausalLM"},
     },
 }  # fmt: skip
-ZEPHYR = (  # what TinyLlama's template says; a turn ends in </s>, and the marks are plain text
-    "{% for message in messages %}{{ '<|' + message['role'] + '|>\\n' + message['content'] + eos_token + '\\n' }}"
-    "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>\\n' }}{% endif %}"
+ZEPHYR = (  # what TinyLlama's template writes: a turn ends in </s>, and the marks are plain text
+    "{% for message in messages %}"
+    "{% if message['role'] == 'user' %}{{ '<|user|>\n' + message['content'] + eos_token + '\n' }}"
+    "{% elif message['role'] == 'system' %}{{ '<|system|>\n' + message['content'] + eos_token + '\n' }}"
+    "{% else %}{{ '<|assistant|>\n' + message['content'] + eos_token + '\n' }}{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}"
 )
 LOOK_ALIKES = {
     "medqa_usmle_4opt": "pocket_medqa",
@@ -61,7 +64,7 @@ LOOK_ALIKES = {
     "gsm8k": "pocket_gsm8k",
 }
 SMALL = {  # a few rows and short answers; the rest of the recipe stays
-    "problems": 2, "test_problems": 2, "k": 2, "max_draws": 12, "max_new_tokens": 8, "epochs": 2, "batch": 8,
+    "problems": 2, "test_problems": 2, "k": 2, "max_draws": 24, "max_new_tokens": 8, "epochs": 2, "batch": 8,
     "max_tokens": 1024, "chunk": 16, "unparsed_negatives": True, "dtype": "float32",
 }  # fmt: skip
 RECORDED = 12  # traces of each side per question: enough for K = 12
