@@ -11,6 +11,7 @@ from app import accuracy_page, pieces, search, store
 from app.tab import LAST, QUIET, Tab
 from app.theme import live, plot
 from labkit import figures
+from labkit.compare import chance as chance_of
 from labkit.records import LabError
 
 NO_SCORES = pieces.empty(
@@ -106,7 +107,7 @@ def _points(name: str, known: list[str], asked: dict[str, str]) -> tuple[str | N
 def _charts(runs_dir: Path, name: str, beside: list[str]) -> list[str]:
     shown = accuracy_page.columns(runs_dir, name, beside)
     scores = {label: found for label, (_, found) in shown.items()}
-    chance = {k: v for where, _ in shown.values() for k, v in accuracy_page.chance(where).items()}
+    chance = {k: v for where, _ in shown.values() for k, v in chance_of(store.problems(where).values()).items()}
     bars = figures.accuracy_bars(scores, chance, accuracy_page.paper(shown))
     lines = {one: store.scores(store.folder(runs_dir, one)) for one in [name, *beside]}
     notes = CAPTION + accuracy_page.score_table(shown) + pieces.address(**{"with": ",".join(beside) or None})
@@ -124,7 +125,7 @@ def _compared(runs_dir: Path, a: str | None, b: str | None, kind: str, wanted: s
         pick = wanted if wanted in ids else search.neighbour(ids, "", 0)
         place = ids.index(pick) // accuracy_page.PAGE if pick else 0
         listed = accuracy_page.flip_list(_problems(runs_dir, a), flips, pick, place)
-        return [accuracy_page.comparison(rows, a, b), listed, _flip(runs_dir, flips, pick, a, b), pick, place]
+        return [accuracy_page.comparison(rows), listed, _flip(runs_dir, flips, pick, a, b), pick, place]
     except LabError as error:
         return [pieces.problem_of(error), "", PICK, "", 0]
 

@@ -12,7 +12,7 @@ from app.pieces import text
 from app.tab import LAST, QUIET
 from app.theme import live
 from labkit import runs
-from labkit.config import RunConfig, recipe
+from labkit.config import RunConfig, command, recipe
 from labkit.records import LabError
 
 DEFAULT = "pocket-quick"
@@ -67,7 +67,7 @@ def build(runs_dir: Path, pending: gr.State) -> dict[str, Any]:
                 f"<li><b>{text(field or 'settings')}</b>: {text(why)}</li>" for field, why in errors.items()
             )
             return f'{notes}<div class="trouble"><b>Not yet.</b><ul>{lines}</ul></div>'
-        said = text(form.command(called, chosen, config))
+        said = text(command(called, config))
         return (
             f'{notes}<div class="panel">{estimate.estimate(runs_dir, config)}<p>The same from a terminal: <button '
             'class="small-button" '

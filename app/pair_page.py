@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import re
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -14,10 +12,10 @@ from app import pieces, store
 from app.pieces import text
 from app.trace_page import stage_of
 from labkit import triplets
+from labkit.markup import differences
 from labkit.records import Trace, Triplet
 
 PAGE = 40
-LONG = 6000  # words of a side beyond which no differences are worked out
 SOURCES = ("all", "initial student", "newest student", "teacher", "none")
 
 
@@ -124,21 +122,6 @@ def _card(where: Path, name: str, said: str, trace: Trace | None, marks: list[tu
         f'<div class="said" dir="auto" tabindex="0" role="group" aria-label="{name}">{body}</div><footer>'
         f"{source}</footer></article>"
     )
-
-
-def differences(first: str, second: str) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-    """Character ranges of the words that only one of two texts has, in each of them; none for very long texts."""
-    words = [list(re.finditer(r"\w+|[^\w\s]", one)) for one in (first, second)]
-    if max(map(len, words)) > LONG:
-        return [], []
-    plain = [[word[0].lower() for word in side] for side in words]
-    ranges: tuple[list[tuple[int, int]], list[tuple[int, int]]] = ([], [])
-    for tag, a, b, c, d in difflib.SequenceMatcher(None, *plain, autojunk=False).get_opcodes():
-        if tag != "equal":
-            for side, (start, end) in enumerate(((a, b), (c, d))):
-                if end > start:
-                    ranges[side].append((words[side][start].start(), words[side][end - 1].end()))
-    return ranges
 
 
 def step(where: Path, epoch: int, line: int) -> str | None:

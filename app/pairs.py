@@ -10,7 +10,7 @@ import gradio as gr
 from app import pair_page, pieces, search, store, tokens
 from app.tab import LAST, QUIET, Tab
 from app.theme import live, plot
-from labkit import figures
+from labkit import figures, report_tables
 from labkit.records import LabError
 
 NO_PAIRS = pieces.empty(
@@ -145,7 +145,7 @@ def _opened(where: Path, epoch: int, line: int, word: str) -> list[Any]:
 def _policy(where: Path) -> list[str]:
     """The chart of the mixed policy, and its table."""
     rows = pair_page.policy_rows(where)
-    return [figures.policy_bars(rows).to_json(), _policy_table(rows)]
+    return [figures.policy_bars(rows).to_json(), report_tables.policy(rows)]
 
 
 def _pair(where: Path, epoch: int, line: int, model: str) -> list[Any]:
@@ -166,25 +166,3 @@ def _known(where: Path, model: str, epoch: int, line: int) -> str:
     except LabError:
         return HINT
     return tokens.page(found) if found else HINT
-
-
-def _policy_table(rows: list[dict[str, float]]) -> str:
-    head = [
-        "epoch",
-        "initial mistakes",
-        "newest mistakes",
-        "share refreshed",
-        "without",
-        "near-copies dropped",
-        "prompts out of wrong answers",
-    ]
-    cells = []
-    for row in rows:
-        paired = row["initial"] + row["fresh"]
-        share = f"{row['fresh'] / paired:.0%}" if paired else "–"
-        cells.append(
-            [f"{row[f]}" for f in ("epoch", "initial", "fresh")]
-            + [share]
-            + [f"{row[f]}" for f in ("without_negative", "near_copies", "empty")]
-        )
-    return pieces.table(head, cells)
