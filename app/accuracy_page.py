@@ -88,7 +88,7 @@ def compared(runs_dir: Path, a: str, b: str) -> tuple[list[Comparison], list[tup
 def comparison(rows: Sequence[Comparison]) -> str:
     """Verdict and table."""
     finding, told = compare.verdict(rows[-1])
-    return f'<div class="panel"><p><b>{finding}</b>: {told}</p>{report_tables.comparison(rows)}</div>'
+    return f'<div class="panel"><p><b>{finding}</b> {told}</p>{report_tables.comparison(rows)}</div>'
 
 
 def chosen(flips: Sequence[tuple[Answer, Answer]], direction: str) -> list[tuple[Answer, Answer]]:

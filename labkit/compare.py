@@ -98,7 +98,7 @@ def verdict(row: Comparison, first: str = "A", second: str = "B") -> tuple[str, 
         better, size = (second, row.difference) if row.difference > 0 else (first, -row.difference)
         return f"{better} is better by {100 * size:.1f} points", f"over {row.questions:,} shared questions ({span})."
     told = f"{second} − {first} is {change} points over {row.questions:,} shared questions, and the {span} holds zero."
-    return "No difference shown", told
+    return "No difference shown:", told
 
 
 def points(value: float) -> str:

@@ -23,7 +23,7 @@ ORDER = ("zero-shot", "single-cot", "diverse-cot", "orpo-off", "orpo-on", "orpo-
 CLAIMS = (  # (better according to the paper, than, in words)
     ("single-cot", "zero-shot", "training on one trace per question helps"),
     ("diverse-cot", "single-cot", "several different traces beat one"),
-    ("orpo-off", "diverse-cot", "ORPO with the first mistakes beats fine-tuning on the same traces"),
+    ("orpo-off", "diverse-cot", "off-policy ORPO beats fine-tuning on the same traces"),
     ("orpo-mixed", "diverse-cot", "mixed-policy ORPO beats fine-tuning on the same traces"),
     ("orpo-mixed", "orpo-off", "mixed policy beats off-policy"),
     ("orpo-mixed", "orpo-on", "mixed policy beats on-policy"),
@@ -43,6 +43,7 @@ class Contrast:
     difference: float
     low: float  # 95 % paired bootstrap interval, questions resampled within benchmarks, seeds averaged first
     high: float
+    by_seed: tuple[float, ...]  # the difference of each seed by itself: the interval does not cover the draw of seeds
     p: float | None  # exact McNemar over all questions, only with one seed: it needs one answer per question
     p_holm: float | None
 
@@ -108,11 +109,8 @@ def outcomes(said: Said) -> dict[str, dict[str, float]]:
 
 def contrasts(said: Said) -> list[Contrast]:
     """The paper's claims that this group can test; Holm over those that have a p-value."""
-    found = [
-        _contrast(said, *claim)
-        for claim in CLAIMS
-        if claim[0] in said and claim[1] in said and _shared(said, *claim[:2])
-    ]
+    able = [claim for claim in CLAIMS if claim[0] in said and claim[1] in said and _right(said, *claim[:2])[2]]
+    found = [_contrast(said, *claim) for claim in able]
     adjusted = iter(holm([one.p for one in found if one.p is not None]))
     return [replace(one, p_holm=None if one.p is None else next(adjusted)) for one in found]
 
@@ -123,7 +121,21 @@ def _contrast(said: Said, better: str, than: str, claim: str) -> Contrast:
     p = None
     if len(first) == 1:
         p = mcnemar(int((first > second).sum()), int((second > first).sum()))
-    return Contrast(better, than, claim, len(first), len(strata), difference, low, high, p, None)
+    by_seed = tuple(_macro(row, strata) for row in second - first)
+    return Contrast(better, than, claim, len(first), len(strata), difference, low, high, by_seed, p, None)
+
+
+def _macro(change: np.ndarray, strata: Sequence[str]) -> float:
+    """Mean over benchmarks of the mean over their questions."""
+    names = np.array(strata)
+    return float(np.mean([change[names == name].mean() for name in dict.fromkeys(strata)]))
+
+
+def finding(one: Contrast) -> str:
+    """`shown`, `opposite`, or `open`: the interval must leave zero out, and every seed point the same way."""
+    if one.low > 0 and min(one.by_seed) > 0:
+        return "shown"
+    return "opposite" if one.high < 0 and max(one.by_seed) < 0 else "open"
 
 
 def _shared(said: Said, one: str, other: str) -> list[int]:
@@ -133,7 +145,7 @@ def _shared(said: Said, one: str, other: str) -> list[int]:
 def _right(said: Said, one: str, other: str, benchmark: str | None = None) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Which questions each method got right, (S, Q) of 0 and 1 over the seeds and questions of both, and benchmarks."""
     seeds = _shared(said, one, other)
-    asked = [said[method][seed] for method in (one, other) for seed in seeds]
+    asked = [said[method][seed] for method in (one, other) for seed in seeds] or [{}]
     ids = [
         id for id, answer in asked[0].items() if benchmark in (None, answer.benchmark) and all(id in a for a in asked)
     ]

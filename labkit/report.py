@@ -129,14 +129,14 @@ def _short_run(run: Run, rows: Sequence[Comparison]) -> str:
     )
 
 
-def _verdict(rows: Sequence[Comparison], first: str, second: str, where: str = "") -> str:
+def _verdict(rows: Sequence[Comparison], first: str, second: str) -> str:
     """The comparison in plain words: the finding, McNemar's coin, and the benchmarks that stand after Holm."""
     whole = rows[-1]
     finding, told = compare.verdict(whole, first, second)
     coin = (
         f"Of the {whole.only_first + whole.only_second:,} questions that just one of the two got right, "
-        f"{whole.only_second:,} are right only {where}{second} and {whole.only_first:,} only {where}{first}; a fair "
-        f"coin is at least as lopsided with p = {whole.p:.2g} (exact McNemar test)."
+        f"{whole.only_second:,} went to {second} and {whole.only_first:,} to {first}; a fair coin is at least as "
+        f"lopsided with p = {whole.p:.2g} (exact McNemar test)."
     )
     kind = "open" if finding.startswith("No") else "good" if whole.difference > 0 else "bad"
     clear = [row for row in rows if row.p_holm is not None and row.p_holm < 0.05]
@@ -151,31 +151,37 @@ def _verdict(rows: Sequence[Comparison], first: str, second: str, where: str = "
 
 def of_pair(first: tuple[Path, int | None], second: tuple[Path, int | None]) -> str:
     """The report of two (run folder, epoch or None for its last) on the questions that both answered."""
-    found = [read(folder) for folder, _ in (first, second)]
-    for run in found:
-        need_scores(run)
-    epochs = [
-        run.epochs[-1] if epoch is None else epoch for run, (_, epoch) in zip(found, (first, second), strict=True)
-    ]
-    answers = [compare.last_answers(run.folder, epoch) for run, epoch in zip(found, epochs, strict=True)]
+    sides = {label: _side(*point) for label, point in (("A", first), ("B", second))}
+    found = [run for run, _ in sides.values()]
+    answers = [compare.last_answers(run.folder, epoch) for run, epoch in sides.values()]
     rows = compare.compare(*answers)
-    shown = {label: (run, at(run, epoch)) for label, run, epoch in zip("AB", found, epochs, strict=True)}
-    names = [f"{run.folder.name}, epoch {epoch}" for run, epoch in zip(found, epochs, strict=True)]
+    shown = {label: (run, at(run, epoch)) for label, (run, epoch) in sides.items()}
+    names = [run.folder.name for run in found]
+    if names[0] == names[1]:
+        names = [f"{run.folder.name}, epoch {epoch}" for run, epoch in sides.values()]
     key = "".join(
-        f"<p><b>{label}</b> is {_lead(run)} <small>({text(name)})</small></p>"
-        for label, run, name in zip("AB", found, names, strict=True)
+        f"<p><b>{label}</b> is {text(run.folder.name)} {_when(epoch)}. {_lead(run)}</p>"
+        for label, (run, epoch) in sides.items()
     )
-    lines = {f"{label} · {run.folder.name}": run.scores for label, run in zip("AB", found, strict=True)}
+    changed = flips(found[0].problems, compare.flips(*answers), ("A", "B"), "by ")
     sections = [
-        ("In short", _verdict(rows, "A", "B", "in ") + key + note(ONE_SEED)),
-        ("Accuracy", accuracy(shown) + curves(lines)),
-        ("A against B", report_tables.comparison(rows)),
-        ("Answers that differ", flips(found[0].problems, compare.flips(*answers), ("A", "B"), "by ")),
-        ("Settings", differing({label: run.config for label, run in zip("AB", found, strict=True)}) + made_with(found)),
+        ("In short", _verdict(rows, "A", "B") + key + note(ONE_SEED)),
+        (
+            "Accuracy",
+            accuracy(shown) + curves({f"{label} · {run.folder.name}": run.scores for label, (run, _) in sides.items()}),
+        ),
+        ("A against B", report_tables.comparison(rows) + changed),
+        ("Settings", differing({label: run.config for label, (run, _) in sides.items()}) + made_with(found)),
         ("How to read this", TERMS),
     ]
-    tiles = _tiles([(label, at(run, epoch)) for label, run, epoch in zip("AB", found, epochs, strict=True)], rows)
+    tiles = _tiles([(label, scores) for label, (_, scores) in shown.items()], rows)
     return page("comparison of two runs", " and ".join(names), "The same questions, answered by both.", tiles, sections)
+
+
+def _side(folder: Path, epoch: int | None) -> tuple[Run, int]:
+    run = read(folder)
+    need_scores(run)
+    return run, run.epochs[-1] if epoch is None else epoch
 
 
 def of_group(name: str, cells: report_group.Cells) -> str:
@@ -184,10 +190,9 @@ def of_group(name: str, cells: report_group.Cells) -> str:
     if not rows:
         raise LabError(f"group {name}: none of its {len(cells)} runs is done yet")
     found = groups.contrasts(said)
-    first = read(next(folder for folder in cells.values() if groups.finals(folder)))
-    lines = {
-        method: read(folder).scores for (method, seed), folder in cells.items() if seed == min(s for _, s in cells)
-    }
+    first = read([folder for folder in cells.values() if groups.finals(folder)][-1])
+    least = min(seed for _, seed in cells)
+    lines = {method: read(folder).scores for (method, seed), folder in cells.items() if seed == least}
     example = next((folder for (method, _), folder in reversed(cells.items()) if (folder / "triplets").is_dir()), None)
     configs = {method: read(folder).config for (method, _), folder in reversed(cells.items())}
     sections = [
@@ -195,7 +200,7 @@ def of_group(name: str, cells: report_group.Cells) -> str:
         ("Methods", report_group.methods(cells, rows, said) + report_group.paper(first.config, rows)),
         ("Claims", report_group.claims(found)),
         ("Answers", report_group.endings(said)),
-        ("Epochs", curves(lines)),
+        ("Epochs", curves(lines, whiskers=False, more=f" Seed {least} alone, without intervals.")),
         ("Pairs", pairs(read(example)) if example else ""),
         ("Settings", differing(dict(reversed(configs.items()))) + report_group.members(cells) + made_with([first])),
         ("How to read this", TERMS),

@@ -63,52 +63,58 @@ def _cell(row: Mapping[str, Any], column: str, best: Mapping[str, str]) -> str:
     return f'<span class="best">{value}</span>' if best.get(column) == row["method"] else value
 
 
+FINDINGS = {
+    "shown": '<span class="o correct"><span aria-hidden="true">✓</span>shown</span>',
+    "opposite": '<span class="o wrong"><span aria-hidden="true">✗</span>the opposite</span>',
+    "open": "not shown",
+}
+
+
 def claims(found: Sequence[Contrast]) -> str:
     """What the paper says, and what these runs show about it."""
     if not found:
         return note("None of the paper's comparisons can be made yet: fewer than two of its methods are finished.")
-    head = ["the paper's claim", "difference", "95 % (paired)", "questions × seeds", "here"]
-    with_p = any(one.p is not None for one in found)
-    head[3:3] = ["p (exact McNemar)", "p (Holm)"] if with_p else []
-    rows = []
-    for one in found:
-        p = [p_value(one.p), p_value(one.p_holm)] if one.p is not None and one.p_holm is not None else ["", ""]
-        rows.append([
-            f"{text(one.claim)}<br><small>{text(one.better)} − {text(one.than)}</small>", points(one.difference),
-            f"{points(one.low)} … {points(one.high)}", *(p if with_p else []), f"{one.questions:,} × {one.seeds}",
-            _finding(one),
-        ])  # fmt: skip
+    one_seed = all(one.p is not None for one in found)
+    middle = ["p (exact McNemar)", "p (Holm)"] if one_seed else ["seed by seed"]
+    head = ["the paper's claim", "difference", "95 % (paired)", *middle, "questions", "here"]
     tests = (
         "p: exact McNemar test over all questions; Holm adjusts it over this table."
-        if with_p
-        else "With several seeds the paired interval is the test: McNemar's needs one answer per question."
+        if one_seed
+        else "The interval covers the choice of questions, not the draw of seeds: something is called shown only "
+        "where, besides, every seed points the same way."
     )
-    return table(head, rows, "claims") + note(
-        "Differences of mean accuracy over benchmarks, in points; questions are resampled in pairs within benchmarks. "
-        f"{tests} Each interval stands for itself: of {len(found)} at 95 %, at least one leaves zero out by luck "
-        f"with a probability of up to {min(1, 0.05 * len(found)):.0%}."
+    return table(head, [_claim(one, one_seed) for one in found], "claims") + note(
+        "Differences of mean accuracy over benchmarks, in points; questions are resampled in pairs within benchmarks, "
+        f"seeds averaged first. {tests} Each interval stands for itself: of {len(found)} at 95 %, at least one leaves "
+        f"zero out by luck with a probability of up to {min(1, 0.05 * len(found)):.0%}."
     )
 
 
-def _finding(one: Contrast) -> str:
-    if one.low > 0:
-        return f"{outcome('correct').split('correct</span>')[0]}shown</span>"
-    return "<b>the opposite</b>" if one.high < 0 else "not shown"
+def _claim(one: Contrast, one_seed: bool) -> list[str]:
+    middle = [", ".join(points(value) for value in one.by_seed)]
+    if one_seed:
+        middle = [p_value(one.p or 0.0), p_value(one.p_holm or 0.0)]
+    return [
+        f"{text(one.claim)}<br><small>{text(one.better)} − {text(one.than)}</small>", points(one.difference),
+        f"{points(one.low)} … {points(one.high)}", *middle, f"{one.questions:,}", FINDINGS[groups.finding(one)],
+    ]  # fmt: skip
 
 
 def shown(found: Sequence[Contrast]) -> tuple[str, str]:
     """The group in a sentence: which claims hold here, as (finding, rest)."""
-    held = [one for one in found if one.low > 0]
-    against = [one for one in found if one.high < 0]
-    open_ = len(found) - len(held) - len(against)
-    finding = f"{len(held)} of {len(found)} of the paper's comparisons are shown here."
-    rest = "; ".join(f"{text(one.claim)} ({points(one.difference)} points)" for one in held)
-    rest = f"{rest[:1].upper()}{rest[1:]}. " if rest else ""
-    if against:
-        rest += "The opposite is shown of: " + "; ".join(text(one.claim) for one in against) + ". "
-    return finding, rest + (
-        f"For {open_} the interval holds zero: not shown, which is not the same as untrue." if open_ else ""
+    if not found:
+        return "Nothing to compare yet.", "Fewer than two of the paper's methods are finished."
+    held, against, open_ = ([one for one in found if groups.finding(one) == kind] for kind in FINDINGS)
+    finding = (
+        f"{len(held) or 'None'} of the paper's {len(found)} comparisons {'is' if len(held) < 2 else 'are'} shown here."
     )
+    if len(found) == 1:
+        finding = f"The one comparison of the paper that can be made is {'shown' if held else 'not shown'} here."
+    rest = [f"{one.claim} ({points(one.difference)} points)" for one in held]
+    rest += [f"the opposite is shown of: {one.claim} ({points(one.difference)} points)" for one in against]
+    if open_:
+        rest.append(f"{len(open_)} {'is' if len(open_) == 1 else 'are'} not shown, which is not the same as untrue")
+    return finding, text("; ".join(rest)[:1].upper() + "; ".join(rest)[1:] + ".")
 
 
 def endings(said: Said) -> str:

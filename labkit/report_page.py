@@ -64,7 +64,7 @@ def chart(figure: Any, caption: str) -> str:
     alt, height = text(figure.layout.meta["alt"]), figure.layout.height
     data = figure.to_json().replace("<", "\\u003c")  # no tag can end the script element early
     return (
-        f'<figure><div class="plot" role="img" aria-label="{alt}" style="min-height:{height}px"></div>'
+        f'<figure tabindex="0"><div class="plot" role="img" aria-label="{alt}" style="min-height:{height}px"></div>'
         f'<script type="application/json">{data}</script><noscript><p>The chart needs JavaScript: {alt}.</p></noscript>'
         f"<figcaption>{caption}</figcaption></figure>"
     )

@@ -83,13 +83,12 @@ def accuracy(shown: Mapping[str, tuple[Run, Sequence[Score]]]) -> str:
     )
 
 
-def curves(lines: Mapping[str, Sequence[Score]]) -> str:
-    """Accuracy over epochs."""
+def curves(lines: Mapping[str, Sequence[Score]], whiskers: bool = True, more: str = "") -> str:
+    """Accuracy over epochs; `more` is HTML for the caption."""
     if all(len({score.epoch for score in scores}) < 2 for scores in lines.values()):
         return ""
-    return chart(
-        figures.accuracy_curves(lines), "Accuracy over epochs, with Wilson's 95 % intervals; epoch 0 is untrained."
-    )
+    told = "with Wilson's 95 % intervals; " if whiskers else ""
+    return chart(figures.accuracy_curves(lines, whiskers), f"Accuracy over epochs, {told}epoch 0 is untrained.{more}")
 
 
 # --- training, settings, versions ------------------------------------------------------------------------------------

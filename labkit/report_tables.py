@@ -30,14 +30,11 @@ def scores(
             beside = {"guessing": (chance or {}).get(one.benchmark), "paper": (paper or {}).get((label, one.benchmark))}
             rows.append(row + ["" if beside[k] is None else percent(beside[k]) for k, on in more.items() if on])
         mean = sum(one.accuracy for one in found) / max(len(found), 1)
-        rows.append(
-            [text(label), "<b>mean</b>", *[""] * 5, f"<b>{percent(mean)}</b>", *[""] * (2 + sum(more.values()))]
-        )
+        blank = [""] * (2 + sum(more.values()))
+        rows.append([text(label), "<b>mean</b>", *[""] * 5, f"<b>{percent(mean)}</b>", *blank])
     signs = [f"{SIGNS[name]} {name}" for name in OUTCOMES]
-    return table(
-        ["run", "benchmark", *signs, "total", "accuracy", "95 %", "by strict rules", *(k for k in more if more[k])],
-        rows,
-    )
+    head = ["run", "benchmark", *signs, "total", "accuracy", "95 %", "by strict rules", *(k for k in more if more[k])]
+    return table(head, rows, "plain scores")
 
 
 def _span(one: Score) -> str:

@@ -26,7 +26,7 @@ def traces(run: Run) -> str:
         return ""
     head = ["traces", "draws", *(f"{figures.SIGNS[name]} {name}" for name in OUTCOMES), "kept", "near-copies"]
     counts = [[text(label), *_counts(found)] for label, found in stages.items()]
-    names = ["kept traces", "per question", "ROUGE-L", "distinct-2", "self-BLEU", "words", "answers, bits"]
+    names = ["traces", "kept", "per question", "ROUGE-L", "distinct-2", "self-BLEU", "words", "answers, bits"]
     rows = [[text(label), *_diversity(found)] for label, found in stages.items()]
     draws = {label: _first_draws(found, run.config.k) for label, found in stages.items()}
     rates = {label: [c / n for n, c in cases] for label, cases in draws.items()}
@@ -170,8 +170,8 @@ def flips(
     if not shown:
         return note("No question was answered rightly by just one of the two.")
     told = note(
-        f"{len(gained)} questions were answered rightly only {by}{text(labels[1])}, {len(lost)} only "
-        f"{by}{text(labels[0])}. Shown: the first of each kind from two benchmarks. The answer that was read is marked."
+        f"Answered rightly only {by}{text(labels[1])}: {len(gained)} of the questions; only {by}{text(labels[0])}: "
+        f"{len(lost)}. Shown: the first of each kind from two benchmarks. The answer that was read is marked."
     )
     cards = []
     for pair in shown:
