@@ -106,21 +106,10 @@ def flip_list(problems: Mapping[str, Problem], flips: Sequence[tuple[Answer, Ans
     items = ""
     for first, second in flips[page * PAGE : (page + 1) * PAGE]:
         problem = problems.get(first.problem)
-        items += (
-            f'<button class="item" data-pick="{text(first.problem)}"><span class="where"><span>'
-            f"{text(first.problem)}</span><span>"
-            f"{pieces.outcome(first.outcome)} → {pieces.outcome(second.outcome)}</span></span>"
-            f'<span class="what">{text(problem.question[:200] if problem else "")}</span></button>'
-        )
-    last = (len(flips) - 1) // PAGE
-    off = ("disabled" if page <= 0 else ""), ("disabled" if page >= last else "")
-    return (
-        f'<div class="scroller" tabindex="0" role="group" aria-label="flips">{items}</div><div class="pager">'
-        f'<button data-pick="page:{page - 1}" {off[0]}>‹ Back</button><span>{len(flips):,} questions · page '
-        f"{page + 1} of "
-        f'{last + 1}</span><button data-pick="page:{page + 1}" {off[1]}>More ›</button></div>'
-        + pieces.mark("flip-list", current)
-    )
+        turn = f"{pieces.outcome(first.outcome)} → {pieces.outcome(second.outcome)}"
+        items += pieces.item(first.problem, text(first.problem), turn, problem.question if problem else "")
+    told = f"{len(flips):,} questions"
+    return pieces.paged("flips", items, told, page, (len(flips) - 1) // PAGE, ("flip-list", current))
 
 
 def flip(problem: Problem, first: Answer, second: Answer, a: str, b: str) -> str:

@@ -46,22 +46,10 @@ def listing(where: Path, epoch: int, lines: Sequence[int], current: int, page: i
     part = lines[page * PAGE : (page + 1) * PAGE]
     items = ""
     for line, one in zip(part, store.read(store.triplets(where, epoch), Triplet, np.array(part)), strict=True):
-        problem = problems[one.problem]
-        items += (
-            f'<button class="item" data-pick="{line}"><span class="where"><span>'
-            f"{text(one.problem.replace('/train/', ' '))}"
-            f" · {one.draw}</span><span>{_source(one)}</span></span>"
-            f'<span class="what">{text(problem.question[:200])}</span></button>'
-        )
-    last = (len(lines) - 1) // PAGE
-    off = ("disabled" if page <= 0 else ""), ("disabled" if page >= last else "")
-    return (
-        f'<div class="scroller" tabindex="0" role="group" aria-label="pairs">{items}</div>'
-        f'<div class="pager"><button data-pick="page:{page - 1}" {off[0]}>‹ Back</button><span>{len(lines):,} '
-        "pairs · page "
-        f'{page + 1} of {last + 1}</span><button data-pick="page:{page + 1}" {off[1]}>More ›</button></div>'
-        + pieces.mark("pair-list", str(current))
-    )
+        where_ = f"{text(one.problem.replace('/train/', ' '))} · {one.draw}"
+        items += pieces.item(str(line), where_, _source(one), problems[one.problem].question)
+    told = f"{len(lines):,} pairs"
+    return pieces.paged("pairs", items, told, page, (len(lines) - 1) // PAGE, ("pair-list", str(current)))
 
 
 def _source(one: Triplet) -> str:

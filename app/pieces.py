@@ -69,3 +69,21 @@ def minutes(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def item(pick: str, where: str, note: str, what: str, more: str = "") -> str:
+    """An entry of a list, to be picked; `pick` and `what` are plain text, the rest is HTML."""
+    return (
+        f'<button class="item" data-pick="{text(pick)}"><span class="where"><span>{where}</span><span>{note}</span>'
+        f'</span><span class="what">{text(what[:240])}</span>{more}</button>'
+    )
+
+
+def paged(label: str, items: str, told: str, page: int, last: int, marked: tuple[str, str]) -> str:
+    """A page of a list with the way to its neighbours; `marked` is (id of the list, what is current in it)."""
+    off = ("disabled" if page <= 0 else ""), ("disabled" if page >= last else "")
+    return (
+        f'<div class="scroller" tabindex="0" role="group" aria-label="{label}">{items}</div><div class="pager">'
+        f'<button data-pick="page:{page - 1}" {off[0]}>‹ Back</button><span>{told} · page {page + 1} of {last + 1}'
+        f'</span><button data-pick="page:{page + 1}" {off[1]}>More ›</button></div>{mark(*marked)}'
+    )

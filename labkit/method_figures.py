@@ -24,31 +24,10 @@ def method_dots(found: Mapping[str, Sequence[Mapping[str, float]]], columns: int
         rows, columns, subplot_titles=names, shared_yaxes=True, horizontal_spacing=0.03, vertical_spacing=0.3 / rows
     )
     for place, name in enumerate(names):
-        at = {"row": place // columns + 1, "col": place % columns + 1}
         for i, (method, seeds) in enumerate(found.items()):
             values = [100 * one[name] for one in seeds if name in one]
-            dot = {"color": LINES[i % 8], "size": 8, "opacity": 0.55, "symbol": "circle"}
-            mean = {
-                "color": LINES[i % 8],
-                "size": 12,
-                "symbol": MARKERS[(i + 1) % 8],
-                "line": {"width": 1.5, "color": "#fff"},
-            }
-            hover = "%{y}: %{x:.1f} %<extra>"
-            y = [method] * len(values)
-            figure.add_scatter(
-                x=values,
-                y=y,
-                mode="markers",
-                marker=dot,
-                showlegend=False,
-                hovertemplate=hover + "a seed</extra>",
-                **at,
-            )
-            figure.add_scatter(
-                x=[float(np.mean(values))] if values else [], y=y[:1], mode="markers", marker=mean, showlegend=False,
-                hovertemplate=hover + "mean</extra>", **at,
-            )  # fmt: skip
+            for trace in _dots(method, i, values):
+                figure.add_trace(trace, row=place // columns + 1, col=place % columns + 1)
     alt = "Mean accuracy: " + ", ".join(
         f"{method} {percent(float(np.mean([one['mean'] for one in seeds])))}"
         for method, seeds in found.items()
@@ -57,3 +36,18 @@ def method_dots(found: Mapping[str, Sequence[Mapping[str, float]]], columns: int
     figure = styled(figure, alt, 60 + rows * (60 + 26 * len(found)), margin={"l": 90, "r": 14, "t": 28, "b": 36})
     figure.update_xaxes(ticksuffix=" %", nticks=6)
     return figure.update_yaxes(autorange="reversed", type="category")
+
+
+def _dots(method: str, number: int, values: Sequence[float]) -> list[go.Scatter]:
+    """The seeds of a method as dots, and their mean."""
+    colour, symbol = LINES[number % 8], MARKERS[(number + 1) % 8]
+    dot = {"color": colour, "size": 8, "opacity": 0.55}
+    big = {"color": colour, "size": 12, "symbol": symbol, "line": {"width": 1.5, "color": "#fff"}}
+    mean = [float(np.mean(values))] if values else []
+    return [
+        go.Scatter(
+            x=x, y=[method] * len(x), mode="markers", marker=marker, showlegend=False,
+            hovertemplate="%{y}: %{x:.1f} %<extra>" + what + "</extra>",
+        )
+        for x, marker, what in ((list(values), dot, "a seed"), (mean, big, "mean"))
+    ]  # fmt: skip
