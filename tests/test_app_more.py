@@ -106,6 +106,38 @@ def test_the_open_form_the_token_view_and_the_workbench_have_no_accessibility_vi
     assert not violations(page)
 
 
+def test_nothing_jumps_while_a_run_goes_on(page, url, runs_dir):
+    open_tab(page, url, "runs", run="first")
+    page.wait_for_selector("#curves .main-svg")
+    page.wait_for_timeout(2500)
+    page.evaluate(
+        "window.shift = 0; new PerformanceObserver(list => list.getEntries().forEach(one => shift += one.value))"
+        ".observe({type: 'layout-shift'})"
+    )
+    row = json.loads((runs_dir / "first" / "metrics.jsonl").read_text().splitlines()[-1])
+    points = page.evaluate("document.querySelector('#curves .js-plotly-plot').calcdata[0].length")
+    for step in (1, 2):
+        runs.log_line(runs_dir / "first", "metrics.jsonl", **{**row, "step": row["step"] + step})
+        drawn = f"document.querySelector('#curves .js-plotly-plot').calcdata[0].length === {points + step}"
+        page.wait_for_function(drawn)
+    assert page.evaluate("shift") < 0.01
+
+
+def test_a_password_is_demanded_where_one_is_set_and_of_whoever_opens_the_lab_to_others(browser, tmp_path):
+    with serving(tmp_path, LABKIT_AUTH="me:secret") as url:
+        page = browser.new_page()
+        assert page.goto(f"{url}/config").status == 401
+        page.goto(url)
+        page.get_by_label("username").fill("me")
+        page.get_by_label("password").fill("secret")
+        page.get_by_role("button", name="Login").click()
+        page.wait_for_selector(".trace >> visible=true")
+        page.close()
+    command = [sys.executable, "-m", "labkit", "app", "--host", "0.0.0.0", "--runs-dir", str(tmp_path)]
+    refused = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert refused.returncode == 2 and "set LABKIT_AUTH" in refused.stderr
+
+
 def test_a_run_from_the_command_line_is_live_and_outlives_the_server(browser, tmp_path):
     settings = {"problems": 2, "test_problems": 2, "k": 2, "epochs": 400, "checkpoint_steps": 1, "evaluate_every": 400}
     sets = [part for field, value in settings.items() for part in ("--set", f"{field}={value}")]
