@@ -17,6 +17,7 @@ from labkit.prompts import prompt
 from labkit.records import LabError, Problem
 from labkit.sampling import Job, settings
 from labkit.stages import Lab, evaluate, rendered, sample, say, train
+from labkit.versions import versions
 
 
 def distill(lab: Lab) -> None:
@@ -158,7 +159,7 @@ def _student(folder: Path, config: RunConfig) -> training.State:
     if config.method != "zero-shot":
         _tell_memory(folder, state, config)
     runs.keep_metrics(folder, state.step)
-    runs.log_line(folder, "events.jsonl", event="started", step=state.step, epoch=state.epoch)
+    runs.log_line(folder, "events.jsonl", event="started", step=state.step, epoch=state.epoch, versions=versions())
     return state
 
 

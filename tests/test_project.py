@@ -9,11 +9,13 @@ from conftest import ROOT
 
 # each file may import only files above it
 ORDER = [
-    "records", "config", "values", "answers", "pocket_cases", "pocket_choices", "pocket",
+    "records", "versions", "config", "values", "answers", "pocket_cases", "pocket_choices", "pocket",
     "benchmarks", "diversity", "statistics", "published", "models", "linear", "packing", "projection",
     "row_attention", "orpo", "memory", "kv", "attention", "choosing", "batching", "decoding", "prompts", "prompting",
     "generation", "sampling", "triplets", "training", "evaluation", "runs", "queueing", "stages", "distill",
-    "methods", "compare", "figures", "pocket_shapes", "pocket_models", "doctor", "cli", "__main__",
+    "compare", "groups", "methods", "figures", "method_figures", "markup",
+    "report_tables", "report_page", "report_run", "report_traces", "report_group", "report",
+    "pocket_shapes", "pocket_models", "doctor", "cli", "__main__",
 ]  # fmt: skip
 TORCH = {
     "attention", "batching", "choosing", "decoding", "doctor", "generation", "kv", "linear", "memory", "models",
