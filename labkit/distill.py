@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from labkit import benchmarks, models, runs, training, triplets
+from labkit import benchmarks, memory, models, runs, training, triplets
 from labkit.config import RunConfig
 from labkit.generation import RecordedGenerator, Request
 from labkit.prompting import encode
@@ -18,6 +18,7 @@ from labkit.prompts import prompt
 from labkit.records import LabError, Problem
 from labkit.sampling import Job, settings
 from labkit.stages import Lab, evaluate, rendered, sample, say, train
+from labkit.versions import versions
 
 
 def distill(lab: Lab) -> None:
@@ -153,9 +154,21 @@ def _student(folder: Path, config: RunConfig) -> training.State:
     state = training.prepare(*models.load(str(checkpoint or config.student), config.dtype), config)
     if checkpoint:
         training.restore(state, checkpoint)
+    if config.method != "zero-shot":
+        _tell_memory(folder, state, config)
     runs.keep_metrics(folder, state.step)
-    runs.log_line(folder, "events.jsonl", event="started", step=state.step, epoch=state.epoch)
+    runs.log_line(folder, "events.jsonl", event="started", step=state.step, epoch=state.epoch, versions=versions())
     return state
+
+
+def _tell_memory(folder: Path, state: training.State, config: RunConfig) -> None:
+    """Say what training will take, where it is a gigabyte or more or may not fit."""
+    model = state.accelerator.unwrap_model(state.model)
+    parts = memory.needed(model, config.max_tokens, config.gradient_checkpointing)
+    fits, line = memory.verdict(parts, memory.free(model.device), config.max_tokens)
+    runs.log_line(folder, "events.jsonl", event="memory", fits=fits, **parts)
+    if not fits or sum(parts.values()) > 1e9:
+        say(line)
 
 
 def _finish(lab: Lab) -> None:

@@ -64,7 +64,7 @@ def test_a_broken_recipe_file_is_refused(tmp_path, text):
 
 
 def test_unknown_recipe_and_malformed_change():
-    with pytest.raises(LabError, match="one of paper-ablations, .*pocket"):
+    with pytest.raises(LabError, match=r"one of paper-ablations, .*pocket"):
         recipe("nope")
     with pytest.raises(LabError, match="field=value"):
         parse_changes(["phi"])
