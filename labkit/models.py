@@ -16,7 +16,7 @@ from typing import Any
 import torch
 import transformers
 from gguf import GGUFReader
-from huggingface_hub import snapshot_download
+from huggingface_hub import snapshot_download, try_to_load_from_cache
 from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedConfig
@@ -47,6 +47,12 @@ def locate(spec: str) -> tuple[str, str | None]:
     if spec.count("/") != 1:
         raise LabError(f"model {spec!r}: no such folder; a hub id is written owner/name, a packaged model pocket:NAME")
     return spec, None
+
+
+def fetched(spec: str) -> bool:
+    """Whether the model lies on this machine, the hub's cache included; raises `LabError` as `locate` does."""
+    where, _ = locate(spec)
+    return Path(where).is_dir() or isinstance(try_to_load_from_cache(where, "config.json"), str)
 
 
 def _smollm2() -> tuple[str, str]:

@@ -314,6 +314,7 @@ def test_list_and_settings_and_doctor_answer(labkit, run):
     assert json.loads(labkit("list", "--json")[1])[0]["name"] == "a"
     assert "rouge_threshold" in labkit("settings")[1]
     found = json.loads(labkit("doctor", "--json")[1])
+    assert "would fetch internlm/internlm2_5-7b-chat" in found["recipes"]["paper-tinyllama"]
     assert found["recipes"]["pocket"] is None and found["memory_free_gb"] > 0
 
 

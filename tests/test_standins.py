@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers import AutoConfig
 
+from labkit import cli, distill, methods, models, pocket, runs, standins
 from labkit import config as configuring
-from labkit import distill, methods, models, pocket, runs, standins
 from labkit.config import recipe
 from labkit.generation import Request, Settings, TransformersGenerator, prompt_ids, render
 from labkit.orpo import encode_response
@@ -175,3 +175,18 @@ def test_a_model_without_a_stand_in_is_refused(tmp_path):
     with pytest.raises(LabError, match="there is none for the student pocket:student-neox"):
         _stand_in(tmp_path / "x", "pocket-quick", {})
     assert not list(tmp_path.iterdir())
+
+
+def test_the_command_makes_the_stand_ins_and_continues_with_them(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    small = [f"--set={field}={value}" for field, value in {**QUICK, "method": "zero-shot"}.items()]
+    command = ["labkit", "distill", "a", "--recipe", "paper-tinyllama", "--stand-in", "--benchmarks", "pocket_arc"]
+    for _ in range(2):
+        monkeypatch.setattr("sys.argv", [*command, *small])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        assert not end.value.code
+    assert "pocket_arc" in capsys.readouterr().out
+    config = runs.load_config(tmp_path / "runs" / "a")
+    assert (config.recipe, config.student) == ("paper-tinyllama", "runs/a.stand-in/student")
+    assert [row["name"] for row in runs.listing(tmp_path / "runs")] == ["a"]
