@@ -7,6 +7,7 @@ are called, so that `labkit list` answers at once.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -37,6 +38,7 @@ StandIn = Annotated[
 ]
 Benchmarks = Annotated[str | None, typer.Option(help="Benchmarks, comma-separated.")]
 RUNS = Path("runs")
+SHARED = (["distill"], ["methods"])  # commands that several processes can share
 
 
 @app.command()
@@ -338,13 +340,30 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def main() -> None:
     """The console script: one line and an exit code for whatever goes wrong."""
     try:
-        app()
+        _launched() if os.environ.get("WORLD_SIZE", "1") != "1" and sys.argv[1:2] in SHARED else app()
     except (LabError, OSError) as error:
         _end(error, 2)
     except KeyboardInterrupt:
         _end("stopped", 3)
     except Exception as error:
         _end(f"failed: {type(error).__name__}: {error} (the run's log.txt has the details)", 1)
+
+
+def _launched() -> None:
+    """One of several processes: the first runs the command, the others follow it. See `labkit.processes`."""
+    from labkit import crew, processes
+
+    if not processes.launched():
+        return app()
+    processes.join()
+    if processes.rank():
+        return crew.follow()
+    try:
+        app()
+    except SystemExit as end:
+        if end.code in (None, 0, 3):
+            processes.order("end")
+        raise
 
 
 def _end(message: object, code: int) -> None:

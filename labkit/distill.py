@@ -5,12 +5,13 @@ labkit distill my-run --recipe pocket
 
 from __future__ import annotations
 
+import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from labkit import benchmarks, memory, models, runs, training, triplets
+from labkit import benchmarks, crew, memory, models, processes, runs, training, triplets
 from labkit.config import RunConfig
 from labkit.generation import RecordedGenerator, Request
 from labkit.prompting import encode
@@ -151,13 +152,12 @@ def _student(folder: Path, config: RunConfig) -> training.State:
     """The student at the run's newest checkpoint, or as it came."""
     runs.write_status(folder, **runs.identity(), state="sampling", stage="loading", epochs=config.epochs, reason=None)
     checkpoint = training.newest_checkpoint(folder)
-    state = training.prepare(*models.load(str(checkpoint or config.student), config.dtype), config)
-    if checkpoint:
-        training.restore(state, checkpoint)
+    state = crew.student(checkpoint, config)
     if config.method != "zero-shot":
         _tell_memory(folder, state, config)
     runs.keep_metrics(folder, state.step)
-    runs.log_line(folder, "events.jsonl", event="started", step=state.step, epoch=state.epoch, versions=versions())
+    started = {"step": state.step, "epoch": state.epoch, "processes": processes.size(), "versions": versions()}
+    runs.log_line(folder, "events.jsonl", event="started", **started)
     return state
 
 
@@ -185,15 +185,23 @@ def _finish(lab: Lab) -> None:
 def _ending(folder: Path) -> Iterator[None]:
     """However the run ends, its status says so and why; only a kill leaves that to the next reader."""
     try:
-        yield
+        with processes.telling(lambda reason: _failed(folder, reason)):
+            yield
     except (runs.Stopped, KeyboardInterrupt):
         runs.write_status(folder, state="stopped")
         runs.log_line(folder, "events.jsonl", event="stopped")
         say(f"stopped; continue with: labkit distill {folder.name}")
     except BaseException as error:
-        reason = str(error) if isinstance(error, LabError) else f"{type(error).__name__}: {error}"
-        runs.write_status(folder, state="failed", reason=reason)
-        runs.log_line(folder, "events.jsonl", event="failed", reason=reason)
-        with open(folder / "log.txt", "a", encoding="utf-8", errors="backslashreplace") as log:
-            traceback.print_exc(file=log)
+        plain = str(error) if isinstance(error, LabError) else f"{type(error).__name__}: {error}"
+        _failed(folder, processes.reason_of(error) or plain)
         raise
+
+
+def _failed(folder: Path, reason: str) -> None:
+    """Write down why; within an exception, with its traceback."""
+    runs.write_status(folder, state="failed", reason=reason)
+    runs.log_line(folder, "events.jsonl", event="failed", reason=reason)
+    with open(folder / "log.txt", "a", encoding="utf-8", errors="backslashreplace") as log:
+        log.write(f"failed: {reason}\n")
+        if sys.exc_info()[0]:
+            traceback.print_exc(file=log)

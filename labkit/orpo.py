@@ -224,17 +224,22 @@ def train_step(
     backward: Callable[[Tensor], Any] = Tensor.backward,
     whole: Totals | None = None,
     processes: int = 1,
+    together: Callable[[Any], list[Any]] = lambda value: [value],
+    idle: Example | None = None,
     packed: bool = True,
 ) -> dict[str, float]:
     """Forward and backward of one optimiser batch: adds the batch's gradient to the parameters, returns its metrics.
 
     `examples` is cut into micro-batches of at most `max_tokens` tokens (split between pairs), which changes memory and
-    speed but not the gradient. `backward` is `accelerator.backward` in a training loop. With several processes, each
-    passes its own examples, the `totals` of all of them as `whole`, and their number. Dropout is switched off.
+    speed but not the gradient. `backward` is `accelerator.backward` in a training loop. Dropout is switched off.
+
+    With several processes, each passes its own examples (perhaps none), the `totals` of all of them as `whole`, and
+    their number; `together` returns every process's value of something. All then make as many forward passes as the
+    one with most: `idle` fills them up, with weight 0. Every process returns the whole batch's metrics.
     """
     inner = unwrap(model)
     disable_dropout(inner)
-    packed = packed and packs_exactly(model, examples)
+    packed = packed and packs_exactly(model, examples or [idle])
     whole = whole or totals(examples, nll_span)
     chosen, rejected, nlls = [], [], []
 
@@ -246,12 +251,19 @@ def train_step(
         return loss
 
     batches = split(examples, max_tokens, packed)
+    own, counted = len(batches), 0
+    batches += [[idle]] * (max(together(own)) - own)
     loss_by = _packed_loss if packed else _padded_loss
     with _ready(inner, packed, training=True):
         for number, batch in enumerate(batches, 1):
             row = (pack if packed else pad)(batch, inner.device)
             alone = getattr(model, "no_sync", nullcontext) if number < len(batches) else nullcontext
+            weight = processes if number <= own else 0
             with alone():  # processes exchange gradients once per step, however many micro-batches each has
-                backward(loss_by(model, row, nll_span == "prompt+response", loss_of) * processes)
-    loss, metrics = orpo_loss(torch.cat(chosen), torch.cat(rejected), torch.stack(nlls).sum(), lam)
+                backward(loss_by(model, row, nll_span == "prompt+response", loss_of) * weight)
+            counted = len(nlls) if weight else counted
+    parts = [torch.cat([torch.zeros(0), *(t.cpu() for t in part[:counted])]) for part in (chosen, rejected)]
+    shares = together((*parts, sum(nll.item() for nll in nlls[:counted])))
+    good, bad, nll = zip(*shares, strict=True)
+    loss, metrics = orpo_loss(torch.cat(good), torch.cat(bad), torch.tensor(sum(nll)), lam)
     return {"loss": loss.item(), **metrics}

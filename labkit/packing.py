@@ -120,6 +120,24 @@ def pad(examples: list[Example], device: torch.device | str = "cpu") -> Row:
     return Row(ids, positions, (positions < lengths[:, None]).long(), prompts, pairs, [])
 
 
+def deal(examples: list[Example], n: int) -> list[list[Example]]:
+    """Cut a batch into `n` parts of about as many tokens each, between pairs; some are empty where pairs are few.
+
+    A prompt whose pairs are cut apart is computed in each part.
+    """
+    pieces = [Example(e.prompt, (c,), (r,)) for e in examples for c, r in zip(e.chosen, e.rejected, strict=True)]
+    sizes = [len(p.chosen[0]) + len(p.rejected[0] or ()) for p in pieces]
+    total, seen = sum(sizes), 0
+    parts: list[list[Example]] = [[] for _ in range(n)]
+    for piece, size in zip(pieces, sizes, strict=True):
+        part = parts[int((seen + size / 2) / total * n)]
+        seen += size
+        if part and part[-1].prompt == piece.prompt:
+            piece = Example(piece.prompt, part[-1].chosen + piece.chosen, part.pop().rejected + piece.rejected)
+        part.append(piece)
+    return parts
+
+
 def split(examples: list[Example], max_tokens: int, packed: bool = True) -> list[list[Example]]:
     """Cut a batch into the fewest micro-batches of at most `max_tokens` tokens, about equally full, between pairs.
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
 
-from labkit import evaluation, models, runs, sampling, training, triplets
+from labkit import crew, evaluation, models, runs, sampling, training, triplets
 from labkit.config import RunConfig
-from labkit.generation import Generator, RecordedGenerator, TransformersGenerator, render
+from labkit.generation import Generator, RecordedGenerator, render
 from labkit.prompts import prompt, worked_examples
 from labkit.records import Answer, Problem, Score, Trace, Triplet
 
@@ -39,8 +40,8 @@ def sample(lab: Lab, job: sampling.Job, wanted: dict[str, int]) -> triplets.Pool
         runs.write_status(lab.folder, state="sampling", stage=job.stage, epoch=lab.student.epoch)
         rest = problems[finished:]
         counts = [wanted[problem.id] for problem in rest]
-        with _bar(f"{job.stage}: {job.want} traces", len(problems), finished) as bar:
-            for chunk in sampling.sample(_speaker(lab, job), rest, counts, job, lab.config, _alive(lab, bar)):
+        with _bar(f"{job.stage}: {job.want} traces", len(problems), finished) as bar, _speaker(lab, job) as speaker:
+            for chunk in sampling.sample(speaker, rest, counts, job, lab.config, _alive(lab, bar)):
                 finished = min(finished + lab.config.chunk, len(problems))
                 runs.append(lab.folder, file, chunk, finished)
                 bar.update(finished - bar.n)
@@ -52,20 +53,21 @@ def sample(lab: Lab, job: sampling.Job, wanted: dict[str, int]) -> triplets.Pool
     return sampling.pools(runs.records(lab.folder, file, Trace))
 
 
-def _speaker(lab: Lab, job: sampling.Job) -> Generator:
+@contextmanager
+def _speaker(lab: Lab, job: sampling.Job) -> Iterator[Generator]:
     """Who samples: the teacher's recorded traces or model, or the student as it is now."""
-    if job.side == "student":
-        return _student(lab)
     spec = lab.config.teacher
-    if spec.startswith("traces:"):
-        return RecordedGenerator(Path(spec.removeprefix("traces:")))
-    return TransformersGenerator(*models.load(spec, lab.config.dtype), spec, batch=lab.config.rows)
+    if job.side == "student":
+        yield _student(lab)
+    elif spec.startswith("traces:"):
+        yield RecordedGenerator(Path(spec.removeprefix("traces:")))
+    else:
+        with crew.teacher(lab.config) as generator:
+            yield generator
 
 
-def _student(lab: Lab) -> TransformersGenerator:
-    student = lab.student
-    model = student.accelerator.unwrap_model(student.model)
-    return TransformersGenerator(model, student.tokenizer, lab.config.student, batch=lab.config.rows)
+def _student(lab: Lab) -> Generator:
+    return crew.shared("student", crew.speaker(lab.student, lab.config))
 
 
 def train(lab: Lab, pairs: Sequence[Triplet], epoch: int) -> None:

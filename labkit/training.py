@@ -16,9 +16,10 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 
-from labkit import models, prompting, triplets
+from labkit import models, processes, prompting, triplets
 from labkit.config import RunConfig
-from labkit.orpo import Example, encode_response, train_step
+from labkit.orpo import Example, encode_response, totals, train_step
+from labkit.packing import deal
 from labkit.records import Triplet
 
 Ids = tuple[int, ...]
@@ -108,40 +109,56 @@ def train_epoch(state: State, steps: Sequence[Sequence[Example]], config: RunCon
 
     Raises `FloatingPointError` for a loss or gradient that is not finite, before it reaches the weights.
     """
-    lam = config.lam if config.method == "orpo" else 0.0
-    parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
     while state.epoch_step < len(steps):
         began = time.perf_counter()
-        examples = steps[state.epoch_step]
+        examples = list(steps[state.epoch_step])
         speed = rate((state.epoch + (state.epoch_step + 1) / len(steps)) / config.epochs, config)
-        for group in state.optimizer.param_groups:
-            group["lr"] = speed
-        metrics = train_step(
-            state.model,
-            examples,
-            lam=lam,
-            nll_span=config.nll_span,
-            max_tokens=config.max_tokens,
-            backward=state.accelerator.backward,
-        )
-        norm = float(state.accelerator.clip_grad_norm_(parameters, config.clip))
-        if not math.isfinite(metrics["loss"]) or not math.isfinite(norm):
-            raise FloatingPointError(
-                f"loss {metrics['loss']} with gradient norm {norm} at step {state.step + 1}: "
-                "lower learning_rate; the newest checkpoint is good"
-            )
-        state.optimizer.step()
-        state.optimizer.zero_grad()
+        processes.order("step", examples, speed)
+        metrics = take_step(state, examples, speed, config)
         state.step, state.epoch_step = state.step + 1, state.epoch_step + 1
         yield {
             "step": state.step,
             "epoch": round(state.epoch + state.epoch_step / len(steps), 4),
             **metrics,
-            "grad_norm": norm,
             "learning_rate": speed,
             "seconds": round(time.perf_counter() - began, 4),
         }
     state.epoch, state.epoch_step = state.epoch + 1, 0
+
+
+def take_step(state: State, examples: list[Example], speed: float, config: RunConfig) -> dict[str, float]:
+    """One optimiser step at learning rate `speed` on `examples`, of which each process takes its share."""
+    parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
+    for group in state.optimizer.param_groups:
+        group["lr"] = speed
+    n = processes.size()
+    metrics = train_step(
+        state.model,
+        deal(examples, n)[processes.rank()] if n > 1 else examples,
+        lam=config.lam if config.method == "orpo" else 0.0,
+        nll_span=config.nll_span,
+        max_tokens=config.max_tokens,
+        backward=state.accelerator.backward,
+        whole=totals(examples, config.nll_span),
+        processes=n,
+        together=processes.together,
+        idle=_smallest(examples),
+    )
+    norm = float(state.accelerator.clip_grad_norm_(parameters, config.clip))
+    if not math.isfinite(metrics["loss"]) or not math.isfinite(norm):
+        raise FloatingPointError(
+            f"loss {metrics['loss']} with gradient norm {norm} at step {state.step + 1}: "
+            "lower learning_rate; the newest checkpoint is good"
+        )
+    state.optimizer.step()
+    state.optimizer.zero_grad()
+    return {**metrics, "grad_norm": norm}
+
+
+def _smallest(examples: Sequence[Example]) -> Example:
+    """A first pair alone, for a process that has nothing to do while others compute."""
+    shortest = min(examples, key=lambda example: len(example.prompt))
+    return Example(shortest.prompt, shortest.chosen[:1], shortest.rejected[:1])
 
 
 # --- checkpoints -----------------------------------------------------------------------------------------------------

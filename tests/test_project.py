@@ -11,9 +11,9 @@ from conftest import ROOT
 ORDER = [
     "records", "versions", "config", "values", "answers", "pocket_cases", "pocket_choices", "pocket",
     "benchmarks", "diversity", "statistics", "published", "spm", "internlm2_words", "internlm2",
-    "conversion", "models", "linear", "packing", "projection",
+    "conversion", "models", "processes", "linear", "packing", "projection",
     "row_attention", "orpo", "memory", "kv", "attention", "choosing", "batching", "decoding", "prompts", "prompting",
-    "generation", "sampling", "triplets", "training", "evaluation", "runs", "queueing", "stages", "distill",
+    "generation", "sampling", "triplets", "training", "crew", "evaluation", "runs", "queueing", "stages", "distill",
     "standins", "compare", "groups", "methods", "figures", "method_figures", "markup",
     "report_tables", "report_page", "report_run", "report_traces", "report_group", "report",
     "pocket_shapes", "pocket_models", "doctor", "cli", "__main__",
@@ -21,7 +21,7 @@ ORDER = [
 TORCH = {
     "attention", "batching", "choosing", "conversion", "decoding", "doctor", "generation", "internlm2",
     "internlm2_words", "kv", "linear", "memory", "models", "orpo", "packing", "pocket_models", "projection",
-    "prompting", "row_attention", "training", "pocket_shapes", "standins",
+    "processes", "prompting", "row_attention", "training", "pocket_shapes", "standins",
 }  # fmt: skip
 FILES = {path.stem: path for path in (ROOT / "labkit").glob("*.py") if path.stem != "__init__"}
 

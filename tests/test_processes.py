@@ -1,0 +1,152 @@
+"""A run by two processes is the run of one: same questions, traces and answers, losses to 1e-4, one writer; and it
+ends, with the reason, when one of them does."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from one_at_a_time import make_examples
+
+from labkit import distill, processes, runs
+from labkit.config import recipe
+from labkit.packing import deal
+from labkit.records import Answer, Trace
+
+SETTINGS = {"problems": 3, "test_problems": 3, "chunk": 4, "checkpoint_steps": 2, "k": 3, "epochs": 2, "batch": 7}
+LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines",
+          "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]  # fmt: skip
+
+
+def _launch(folder):
+    command = [*LAUNCH, "-m", "labkit", "distill", folder.name, "--runs-dir", str(folder.parent)]
+    with open(folder.parent / "launch.txt", "ab") as log:
+        return subprocess.Popen(command, stdout=log, stderr=log)
+
+
+def _prepared(folder):
+    distill.prepare(folder, recipe("pocket-quick", SETTINGS))
+    return folder
+
+
+def _said(folder):
+    return (folder.parent / "launch.txt").read_text()
+
+
+def _wait_for(child, happened, folder):
+    while child.poll() is None:
+        if happened():
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"the run ended before: {_said(folder)}")
+
+
+def _processes(launcher, folder):
+    """(leader, follower) of a launch."""
+    leader = psutil.Process(runs.status(folder)["pid"])
+    others = [p for p in psutil.Process(launcher.pid).children() if p != leader and "distill" in p.cmdline()]
+    return leader, others[0]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory) -> Path:
+    """The run of one process."""
+    folder = _prepared(tmp_path_factory.mktemp("runs") / "alone")
+    assert distill.run(folder) == "done"
+    return folder
+
+
+def _same_run(found, expected):
+    for file in ("problems.jsonl", "scores.jsonl", "triplets/epoch-1.jsonl", "triplets/epoch-2.jsonl"):
+        assert (found / file).read_bytes() == (expected / file).read_bytes(), file
+    for epoch in range(3):
+        answers = [runs.records(folder, f"answers/epoch-{epoch}.jsonl", Answer) for folder in (found, expected)]
+        assert answers[0] == answers[1]
+    for stage in ("teacher", "student-0", "student-1"):
+        ours, theirs = (runs.records(folder, f"traces/{stage}.jsonl", Trace) for folder in (found, expected))
+        assert [(t.problem, t.draw, t.text, t.use, t.rouge) for t in ours] == [
+            (t.problem, t.draw, t.text, t.use, t.rouge) for t in theirs
+        ]
+        assert [t.logprob for t in ours] == pytest.approx([t.logprob for t in theirs], abs=1e-4)
+    ours, theirs = (list(runs.rows(folder / "metrics.jsonl")) for folder in (found, expected))
+    assert [row["step"] for row in ours] == [row["step"] for row in theirs]
+    for a, b in zip(ours, theirs, strict=True):
+        assert a.keys() == b.keys()
+        for name in a.keys() - {"time", "seconds"}:
+            assert a[name] == pytest.approx(b[name], rel=1e-4, abs=1e-4), name
+
+
+def test_two_processes_make_the_run_of_one(alone):
+    folder = _prepared(alone.parent / "two")
+    launcher = _launch(folder)
+    _wait_for(launcher, lambda: runs.done(folder, "traces/teacher.jsonl"), folder)
+    _, follower = _processes(launcher, folder)
+    written = [file.path for file in follower.open_files() if file.path.startswith(str(folder))]
+    assert not written, "only one process writes the run's folder"
+    assert launcher.wait() == 0, _said(folder)
+    assert runs.status(folder)["state"] == "done"
+    _same_run(folder, alone)
+    (started,) = [row for row in runs.rows(folder / "events.jsonl") if row["event"] == "started"]
+    assert started["processes"] == 2
+
+
+def test_a_killed_process_ends_the_run_with_the_reason_and_it_goes_on_to_the_same_end(alone):
+    folder = _prepared(alone.parent / "killed")
+    launcher = _launch(folder)
+    _wait_for(launcher, lambda: len(list(runs.rows(folder / "metrics.jsonl"))) >= 2, folder)
+    leader, follower = _processes(launcher, folder)
+    pid = follower.pid
+    follower.kill()
+    leader.wait(30)
+    assert launcher.wait(60) != 0
+    state = runs.status(folder)
+    assert state["state"] == "failed"
+    assert state["reason"].startswith(f"process 1 of 2 (pid {pid} on ") and "was killed" in state["reason"]
+
+    launcher = _launch(folder)
+    _wait_for(launcher, lambda: (folder / "answers/epoch-1.jsonl").exists(), folder)
+    leader, follower = _processes(launcher, folder)
+    launcher.kill()
+    leader.kill()
+    follower.wait(30)  # nobody is left to tell it: it notices by itself
+    launcher.wait()
+    assert runs.status(folder)["state"] == "died"
+
+    assert _launch(folder).wait() == 0, _said(folder)
+    _same_run(folder, alone)
+
+
+def test_a_launch_asked_to_stop_saves_and_one_process_alone_can_go_on(alone):
+    folder = _prepared(alone.parent / "stopped")
+    launcher = _launch(folder)
+    _wait_for(launcher, lambda: len(list(runs.rows(folder / "metrics.jsonl"))) >= 1, folder)
+    leader, follower = _processes(launcher, folder)
+    launcher.send_signal(signal.SIGTERM)
+    psutil.wait_procs([leader, follower], 30)
+    launcher.wait(60)
+    assert runs.status(folder)["state"] == "stopped"
+    assert json.loads(next(folder.glob("checkpoints/*/position.json")).read_text())["step"] >= 1
+    assert distill.run(folder) == "done"
+    _same_run(folder, alone)
+
+
+def test_a_step_is_dealt_into_parts_of_about_equal_tokens_with_every_pair_once():
+    examples = make_examples()
+    pairs = [(e.prompt, *pair) for e in examples for pair in zip(e.chosen, e.rejected, strict=True)]
+    for n in (1, 2, 3, 10):
+        parts = deal(examples, n)
+        assert len(parts) == n
+        assert [(e.prompt, *p) for part in parts for e in part for p in zip(e.chosen, e.rejected, strict=True)] == pairs
+    assert deal(examples, 1) == [examples]
+    halves = [sum(len(t or ()) for e in part for t in (*e.chosen, *e.rejected)) for part in deal(examples, 2)]
+    assert max(halves) < 0.7 * sum(halves)
+
+
+def test_what_was_dealt_comes_back_in_order():
+    for n in (1, 2, 3, 7):
+        items = list(range(5))
+        assert processes.dealt([items[rank::n] for rank in range(n)]) == items
