@@ -134,6 +134,64 @@ def _mean_sd(mean: float, sd: float | None) -> str:
     return f"{100 * mean:.1f}" + (f" ± {100 * sd:.1f}" if sd is not None else "")
 
 
+@app.command()
+def plan(
+    recipe: Recipe = "paper-tinyllama",
+    seeds: Annotated[int, typer.Option(min=1, max=100, help="Seeds per method.")] = 1,
+    single: Annotated[bool, typer.Option("--single", help="Plan the recipe's one run, not its table.")] = False,
+    from_: Annotated[str | None, typer.Option("--from", help="Take rates from this run, a pilot.")] = None,
+    rates: Annotated[Path | None, typer.Option(help="Take rates from this YAML or JSON file.")] = None,
+    set_: Set = None,
+    data: Data = None,
+    benchmarks: Benchmarks = None,
+    runs_dir: RunsDir = RUNS,
+    as_json: Json = False,
+) -> None:
+    """Say what a recipe's whole table takes: traces, tokens and GPU hours by stage. Arithmetic: nothing is run.
+
+    Examples: `labkit plan --recipe paper-tinyllama --seeds 3` · `labkit plan --recipe paper-tinyllama --from pilot`
+    """
+    from labkit import pilot, planning
+
+    given = {"data": data, "benchmarks": benchmarks}
+    changes = {**configuring.parse_changes(set_ or []), **{key: value for key, value in given.items() if value}}
+    found = planning.rates(pilot.rates(runs.folder_of(runs_dir, from_)), f"measured in run {from_}") if from_ else None
+    found = planning.rates(planning.read_rates(rates), f"from {rates.name}", found) if rates else found
+    result = planning.plan(planning.cells(recipe or "pocket", changes, seeds, single), found or planning.rates())
+    print(json.dumps(result)) if as_json else _print_plan(result)
+
+
+def _print_plan(found: dict[str, Any]) -> None:
+    sizes = [[name, f"{row['train']:,}", f"{row['test']:,}"] for name, row in found["questions"].items()]
+    print(table(["benchmark", "training questions", "test questions"], sizes), "\n")
+    for kind in ("stages", "benchmarks", "cells"):
+        head = [kind[:-1], "draws", "kept", "million tokens", "GPU hours"]
+        print(table(head, [_work(name, row) for name, row in {**found[kind], "total": found["total"]}.items()]), "\n")
+    rows = [[name, _rate(rate["value"]), rate["source"]] for name, rate in found["rates"].items()]
+    print(table(["rate", "value", "source"], rows))
+    print(
+        "GPU hours: hours of one process, on the machine that the speeds belong to; training counts its traces' tokens"
+    )
+    if any(rate["source"] == "assumed" for rate in found["rates"].values()):
+        print("assumed rates are round numbers that nobody measured: run a pilot, then give it by --from RUN")
+
+
+def _work(name: str, row: dict[str, float]) -> list[str]:
+    return [
+        name,
+        f"{row['draws']:,.0f}",
+        f"{row['kept']:,.0f}",
+        f"{row['tokens'] / 1e6:,.2f}",
+        f"{row['gpu_hours']:,.2f}",
+    ]
+
+
+def _rate(value: Any) -> str:
+    return (
+        ", ".join(f"{name} {number:g}" for name, number in value.items()) if isinstance(value, dict) else f"{value:g}"
+    )
+
+
 @app.command("list")
 def list_(runs_dir: RunsDir = RUNS, as_json: Json = False) -> None:
     """List the runs, newest first."""

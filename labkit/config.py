@@ -102,6 +102,9 @@ class RunConfig(BaseModel):
     max_tokens: int = Field(4096, ge=16, description="Packed tokens of a forward pass; bounds the memory of a step.")
     max_length: int = Field(2048, ge=16, description="Longest prompt + response in tokens; longer rows are dropped.")
     gradient_checkpointing: bool = Field(False, description="Recompute activations: less memory, more time.")
+    shard: bool = Field(
+        False, description="With several processes, each holds a part of weights, gradients and optimiser (FSDP)."
+    )
     # running
     evaluate_every: int = Field(
         1, ge=1, description="Epochs between evaluations; before training and at the end always."

@@ -68,9 +68,8 @@ def _student(checkpoint: Path | None, config: RunConfig) -> training.State:
     return state
 
 
-def speaker(state: training.State, config: RunConfig) -> TransformersGenerator:
-    """The student as it is now, as this process's generator."""
-    model = state.accelerator.unwrap_model(state.model)
+def speaker(model: models.Model, state: training.State, config: RunConfig) -> TransformersGenerator:
+    """The student as this process's generator."""
     return TransformersGenerator(model, state.tokenizer, config.student, batch=config.rows)
 
 
@@ -98,7 +97,7 @@ class Follower:
     def student(self, checkpoint: Path | None, config: RunConfig) -> None:
         """Load the student."""
         self.state, self.config = _student(checkpoint, config), config
-        self.speakers["student"] = speaker(self.state, config)
+        self.speakers["student"] = speaker(training.plain(self.state), self.state, config)
 
     def generate(self, side: str, requests: Sequence[Request], settings: Settings) -> None:
         """Answer this process's share of the requests."""
@@ -108,12 +107,17 @@ class Follower:
         """Take one optimiser step."""
         training.take_step(self.state, examples, speed, self.config)
 
+    def gather(self, moments: bool) -> None:
+        """Help to put a student together that is split over the processes."""
+        training.gather(self.state, moments)
+
 
 def follow() -> None:
     """A follower's life: orders until the last; a failure is told to the leader, and raised."""
     me = Follower()
     orders: dict[str, Callable[..., None]] = {
         "teacher": me.teacher, "hush": me.hush, "student": me.student, "generate": me.generate, "step": me.step,
+        "gather": me.gather,
     }  # fmt: skip
     try:
         while (heard := processes.heard())[0] != "end":

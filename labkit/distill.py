@@ -153,7 +153,7 @@ def _student(folder: Path, config: RunConfig) -> training.State:
     runs.write_status(folder, **runs.identity(), state="sampling", stage="loading", epochs=config.epochs, reason=None)
     checkpoint = training.newest_checkpoint(folder)
     state = crew.student(checkpoint, config)
-    if config.method != "zero-shot":
+    if config.method != "zero-shot" and state.plain is None:
         _tell_memory(folder, state, config)
     runs.keep_metrics(folder, state.step)
     started = {"step": state.step, "epoch": state.epoch, "processes": processes.size(), "versions": versions()}
@@ -175,7 +175,7 @@ def _finish(lab: Lab) -> None:
     """The trained student as an ordinary model folder; the checkpoints have served."""
     student = lab.student
     if lab.config.method != "zero-shot":
-        models.save(student.accelerator.unwrap_model(student.model), student.tokenizer, lab.folder / "student")
+        models.save(training.whole(student), student.tokenizer, lab.folder / "student")
     runs.write_status(lab.folder, state="done", stage=None, epoch=student.epoch, step=student.step)
     runs.log_line(lab.folder, "events.jsonl", event="done")
     training.drop_checkpoints(lab.folder)
@@ -187,13 +187,16 @@ def _ending(folder: Path) -> Iterator[None]:
     try:
         with processes.telling(lambda reason: _failed(folder, reason)):
             yield
-    except (runs.Stopped, KeyboardInterrupt):
-        runs.write_status(folder, state="stopped")
-        runs.log_line(folder, "events.jsonl", event="stopped")
-        say(f"stopped; continue with: labkit distill {folder.name}")
     except BaseException as error:
-        plain = str(error) if isinstance(error, LabError) else f"{type(error).__name__}: {error}"
-        _failed(folder, processes.reason_of(error) or plain)
+        if lost := processes.reason_of(error):
+            _failed(folder, lost)
+            raise processes.Lost(lost) from error
+        if isinstance(error, runs.Stopped | KeyboardInterrupt):
+            runs.write_status(folder, state="stopped")
+            runs.log_line(folder, "events.jsonl", event="stopped")
+            say(f"stopped; continue with: labkit distill {folder.name}")
+            return
+        _failed(folder, str(error) if isinstance(error, LabError) else f"{type(error).__name__}: {error}")
         raise
 
 

@@ -6,7 +6,6 @@ labkit methods my-table --recipe pocket --seeds 3
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +13,8 @@ from labkit import distill, groups, runs
 from labkit.config import RunConfig, configure
 from labkit.records import LabError, Score
 from labkit.stages import say
+from labkit.variants import METHODS, POLICY, SAMPLING, Variants
 
-METHODS: dict[str, dict[str, Any]] = {
-    "zero-shot": {"method": "zero-shot"},
-    "single-cot": {"method": "single-cot"},
-    "diverse-cot": {"method": "diverse-cot"},
-    "orpo-off": {"method": "orpo", "phi": 0.0},
-    "orpo-on": {"method": "orpo", "phi": 1.0},
-    "orpo-mixed": {"method": "orpo", "phi": 0.5},
-}
-POLICY = {"method", "phi", "negatives"}  # settings that the first samples and answers do not depend on
-SAMPLING = {"k", "max_draws"}  # that the answers do not depend on
-Variants = Mapping[str, Mapping[str, Any]]
 Cells = dict[tuple[str, int], tuple[Path, RunConfig]]
 
 

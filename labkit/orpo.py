@@ -198,10 +198,11 @@ def token_logps(
 
 def _packed_loss(model: nn.Module, row: Row, with_prompt: bool, loss_of: Callable[[Tensor, Chunk], Tensor]) -> Tensor:
     """Loss of a packed row, its gradients for the output layer already made."""
-    weights = [p for p in unwrap(model).get_output_embeddings().parameters() if p.requires_grad]
     chunks = chunks_of(row, with_prompt, chunk_limit(model))
 
     def work(hidden: Tensor, project: Callable[[Tensor], Tensor]) -> Tensor:
+        # within the forward pass: only there FSDP has put them together
+        weights = [p for p in unwrap(model).get_output_embeddings().parameters() if p.requires_grad]
         return ChunkedLoss.apply(lambda rows, chunk: loss_of(project(rows), chunk), chunks, hidden, *weights)
 
     return run_packed(model, row, work)[0]

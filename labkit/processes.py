@@ -33,6 +33,10 @@ GRACE = 10.0  # seconds in which a process that lost another may end by itself
 T = TypeVar("T")
 
 
+class Lost(Exception):
+    """Another process of the run has ended before its time; says which, and why if it could tell."""
+
+
 @dataclass
 class _Team:
     """This process among the others."""
@@ -199,9 +203,10 @@ def leave(last: str = "end") -> None:
 
 def reason_of(error: BaseException) -> str | None:
     """Why this process's work broke off, where the end of another process is why; None where the error is its own."""
-    if _team is None or not isinstance(error, RuntimeError):
+    if _team is None or isinstance(error, LabError | ArithmeticError):
         return None
-    return _team.reason if _team.lost.wait(2.0) else None
+    broken = isinstance(error, RuntimeError)  # what an exchange raises whose other end is gone
+    return _team.reason if _team.lost.wait(2.0 if broken else 0.0) else None
 
 
 @contextmanager

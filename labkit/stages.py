@@ -67,7 +67,7 @@ def _speaker(lab: Lab, job: sampling.Job) -> Iterator[Generator]:
 
 
 def _student(lab: Lab) -> Generator:
-    return crew.shared("student", crew.speaker(lab.student, lab.config))
+    return crew.shared("student", crew.speaker(training.whole(lab.student), lab.student, lab.config))
 
 
 def train(lab: Lab, pairs: Sequence[Triplet], epoch: int) -> None:

@@ -12,11 +12,12 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 
-from labkit import models, processes, prompting, triplets
+from labkit import models, processes, prompting, sharding, triplets
 from labkit.config import RunConfig
 from labkit.orpo import Example, encode_response, totals, train_step
 from labkit.packing import deal
@@ -42,6 +43,7 @@ class State:
     tokenizer: models.Tokenizer
     optimizer: torch.optim.Optimizer
     accelerator: Accelerator
+    plain: models.Model | None = None  # of a model that is split over processes: a whole one, for its weights of now
     step: int = 0  # optimiser steps taken
     epoch: int = 0  # epochs finished
     epoch_step: int = 0  # steps taken of the epoch under way
@@ -52,9 +54,32 @@ def prepare(model: models.Model, tokenizer: models.Tokenizer, config: RunConfig)
     if config.gradient_checkpointing:
         model.activation_checkpointing_enable()
     accelerator = Accelerator(mixed_precision="no")
+    plain = sharding.split(model) if config.shard and processes.size() > 1 else None
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-    model, optimizer = accelerator.prepare(model, optimizer)
-    return State(model, tokenizer, optimizer, accelerator)
+    if plain is None:
+        model, optimizer = accelerator.prepare(model, optimizer)
+    return State(model, tokenizer, optimizer, accelerator, plain)
+
+
+def plain(state: State) -> models.Model:
+    """The student as an ordinary model: itself, or, where it is split, the whole one that `whole` fills."""
+    return state.accelerator.unwrap_model(state.model) if state.plain is None else state.plain
+
+
+def whole(state: State) -> models.Model:
+    """The student as an ordinary model with its weights of now; asked for by the process that leads."""
+    if state.plain is not None:
+        processes.order("gather", False)
+        gather(state, False)
+    return plain(state)
+
+
+def gather(state: State, moments: bool) -> dict[str, Any]:
+    """Of a student that is split: fill its whole model, or return its optimiser's state; every process takes part."""
+    if moments:
+        return sharding.moments(state.optimizer)
+    sharding.fill(state.plain, state.model)
+    return {}
 
 
 def encode(
@@ -131,6 +156,8 @@ def take_step(state: State, examples: list[Example], speed: float, config: RunCo
     parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
     for group in state.optimizer.param_groups:
         group["lr"] = speed
+    if state.plain is not None:
+        state.plain.to("cpu")  # room on the GPU
     n = processes.size()
     metrics = train_step(
         state.model,
@@ -144,7 +171,7 @@ def take_step(state: State, examples: list[Example], speed: float, config: RunCo
         together=processes.together,
         idle=_smallest(examples),
     )
-    norm = float(state.accelerator.clip_grad_norm_(parameters, config.clip))
+    norm = float(sharding.full(state.accelerator.clip_grad_norm_(parameters, config.clip)))
     if not math.isfinite(metrics["loss"]) or not math.isfinite(norm):
         raise FloatingPointError(
             f"loss {metrics['loss']} with gradient norm {norm} at step {state.step + 1}: "
@@ -169,8 +196,8 @@ def save_checkpoint(state: State, folder: Path) -> None:
     target = folder / "checkpoints" / f"step-{state.step:07d}-epoch-{state.epoch}"
     new = target.with_name(target.name + ".new")
     new.mkdir(parents=True, exist_ok=True)
-    models.save(state.accelerator.unwrap_model(state.model), state.tokenizer, new)
-    torch.save(state.optimizer.state_dict(), new / "optimizer.pt")
+    models.save(whole(state), state.tokenizer, new)
+    torch.save(_moments(state), new / "optimizer.pt")
     position = {"step": state.step, "epoch": state.epoch, "epoch_step": state.epoch_step}
     (new / "position.json").write_text(json.dumps(position) + "\n")
     if target.exists():
@@ -179,6 +206,14 @@ def save_checkpoint(state: State, folder: Path) -> None:
     for old in target.parent.iterdir():
         if old != target:
             shutil.rmtree(old)
+
+
+def _moments(state: State) -> dict[str, Any]:
+    """The optimiser's state, the same however many processes hold it."""
+    if state.plain is None:
+        return state.optimizer.state_dict()
+    processes.order("gather", True)
+    return gather(state, True)
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
@@ -190,7 +225,7 @@ def newest_checkpoint(folder: Path) -> Path | None:
 def restore(state: State, checkpoint: Path) -> None:
     """Set optimiser and position from a checkpoint; its weights were loaded with the model."""
     saved = torch.load(checkpoint / "optimizer.pt", weights_only=True, map_location="cpu")
-    state.optimizer.load_state_dict(saved)
+    state.optimizer.load_state_dict(saved if state.plain is None else sharding.dealt(saved, state.optimizer))
     position = json.loads((checkpoint / "position.json").read_text())
     state.step, state.epoch, state.epoch_step = position["step"], position["epoch"], position["epoch_step"]
 

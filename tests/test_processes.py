@@ -2,7 +2,9 @@
 ends, with the reason, when one of them does."""
 
 import json
+import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -23,18 +25,33 @@ LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--
 
 
 def _launch(folder):
+    """The run by two processes, as a user starts it."""
     command = [*LAUNCH, "-m", "labkit", "distill", folder.name, "--runs-dir", str(folder.parent)]
-    with open(folder.parent / "launch.txt", "ab") as log:
-        return subprocess.Popen(command, stdout=log, stderr=log)
+    return subprocess.Popen(command, stdout=_log(folder), stderr=subprocess.STDOUT)
 
 
-def _prepared(folder):
-    distill.prepare(folder, recipe("pocket-quick", SETTINGS))
+def _start(folder):
+    """The same (leader, follower) without a launcher, as SLURM's srun starts them: sooner here."""
+    command = [sys.executable, "-m", "labkit", "distill", folder.name, "--runs-dir", str(folder.parent)]
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
+    return [
+        subprocess.Popen(command, env={**os.environ, **meeting, "RANK": rank}, stdout=_log(folder), stderr=_log(folder))
+        for rank in ("0", "1")
+    ]
+
+
+def _log(folder):
+    return open(folder.parent / "said.txt", "ab")
+
+
+def _prepared(folder, **more):
+    distill.prepare(folder, recipe("pocket-quick", {**SETTINGS, **more}))
     return folder
 
 
 def _said(folder):
-    return (folder.parent / "launch.txt").read_text()
+    return (folder.parent / "said.txt").read_text()
 
 
 def _wait_for(child, happened, folder):
@@ -43,13 +60,6 @@ def _wait_for(child, happened, folder):
             return
         time.sleep(0.01)
     raise AssertionError(f"the run ended before: {_said(folder)}")
-
-
-def _processes(launcher, folder):
-    """(leader, follower) of a launch."""
-    leader = psutil.Process(runs.status(folder)["pid"])
-    others = [p for p in psutil.Process(launcher.pid).children() if p != leader and "distill" in p.cmdline()]
-    return leader, others[0]
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +94,8 @@ def test_two_processes_make_the_run_of_one(alone):
     folder = _prepared(alone.parent / "two")
     launcher = _launch(folder)
     _wait_for(launcher, lambda: runs.done(folder, "traces/teacher.jsonl"), folder)
-    _, follower = _processes(launcher, folder)
+    leader = runs.status(folder)["pid"]
+    (follower,) = [p for p in psutil.Process(launcher.pid).children() if p.pid != leader and "distill" in p.cmdline()]
     written = [file.path for file in follower.open_files() if file.path.startswith(str(folder))]
     assert not written, "only one process writes the run's folder"
     assert launcher.wait() == 0, _said(folder)
@@ -94,43 +105,32 @@ def test_two_processes_make_the_run_of_one(alone):
     assert started["processes"] == 2
 
 
-def test_a_killed_process_ends_the_run_with_the_reason_and_it_goes_on_to_the_same_end(alone):
-    folder = _prepared(alone.parent / "killed")
-    launcher = _launch(folder)
-    _wait_for(launcher, lambda: len(list(runs.rows(folder / "metrics.jsonl"))) >= 2, folder)
-    leader, follower = _processes(launcher, folder)
-    pid = follower.pid
-    follower.kill()
-    leader.wait(30)
-    assert launcher.wait(60) != 0
-    state = runs.status(folder)
-    assert state["state"] == "failed"
-    assert state["reason"].startswith(f"process 1 of 2 (pid {pid} on ") and "was killed" in state["reason"]
-
-    launcher = _launch(folder)
-    _wait_for(launcher, lambda: (folder / "answers/epoch-1.jsonl").exists(), folder)
-    leader, follower = _processes(launcher, folder)
-    launcher.kill()
-    leader.kill()
-    follower.wait(30)  # nobody is left to tell it: it notices by itself
-    launcher.wait()
-    assert runs.status(folder)["state"] == "died"
-
-    assert _launch(folder).wait() == 0, _said(folder)
-    _same_run(folder, alone)
-
-
-def test_a_launch_asked_to_stop_saves_and_one_process_alone_can_go_on(alone):
-    folder = _prepared(alone.parent / "stopped")
-    launcher = _launch(folder)
-    _wait_for(launcher, lambda: len(list(runs.rows(folder / "metrics.jsonl"))) >= 1, folder)
-    leader, follower = _processes(launcher, folder)
-    launcher.send_signal(signal.SIGTERM)
-    psutil.wait_procs([leader, follower], 30)
-    launcher.wait(60)
+def test_stopped_and_killed_in_every_way_it_says_so_and_comes_to_the_same_end(alone):
+    folder = _prepared(alone.parent / "killed", shard=True)  # each process then holds a part of the student
+    leader, follower = _start(folder)
+    _wait_for(leader, lambda: len(list(runs.rows(folder / "metrics.jsonl"))) >= 1, folder)
+    for process in (leader, follower):  # as a scheduler does before it takes the machine away
+        process.send_signal(signal.SIGTERM)
+    assert (leader.wait(60), follower.wait(60)) == (3, 0), _said(folder)
     assert runs.status(folder)["state"] == "stopped"
     assert json.loads(next(folder.glob("checkpoints/*/position.json")).read_text())["step"] >= 1
-    assert distill.run(folder) == "done"
+
+    leader, follower = _start(folder)
+    _wait_for(leader, lambda: len(list(runs.rows(folder / "metrics.jsonl"))) >= 3, folder)
+    follower.kill()
+    assert leader.wait(60) == 1
+    state = runs.status(folder)
+    assert state["state"] == "failed"
+    assert state["reason"].startswith(f"process 1 of 2 (pid {follower.pid} on ") and "was killed" in state["reason"]
+
+    leader, follower = _start(folder)
+    _wait_for(leader, lambda: (folder / "answers/epoch-1.jsonl").exists(), folder)
+    leader.kill()
+    follower.wait(60)  # nobody is left to tell it: it notices by itself
+    leader.wait()
+    assert runs.status(folder)["state"] == "died"
+
+    assert distill.run(folder) == "done"  # one process alone can go on, too
     _same_run(folder, alone)
 
 
