@@ -102,6 +102,12 @@ class RunConfig(BaseModel):
     max_tokens: int = Field(4096, ge=16, description="Packed tokens of a forward pass; bounds the memory of a step.")
     max_length: int = Field(2048, ge=16, description="Longest prompt + response in tokens; longer rows are dropped.")
     gradient_checkpointing: bool = Field(False, description="Recompute activations: less memory, more time.")
+    lora_rank: OptionalCount = Field(
+        None, description="Train adapters of this rank (LoRA, package peft) beside frozen weights; none: all weights."
+    )
+    lora_alpha: Annotated[Annotated[float, Field(gt=0)] | None, BeforeValidator(_none)] = Field(
+        None, description="LoRA's alpha: adapters count alpha / rank; none: twice the rank."
+    )
     shard: bool = Field(
         False, description="With several processes, each holds a part of weights, gradients and optimiser (FSDP)."
     )
@@ -123,6 +129,8 @@ class RunConfig(BaseModel):
             raise ValueError(f"max_draws = {self.max_draws} is below k = {self.k}: allow at least k draws per question")
         if len(set(self.benchmarks)) < len(self.benchmarks):
             raise ValueError("benchmarks names one twice")
+        if self.shard and self.lora_rank:
+            raise ValueError("shard splits a student that is trained whole: use it without lora_rank")
         return self
 
     @property

@@ -62,7 +62,8 @@ def student(checkpoint: Path | None, config: RunConfig) -> training.State:
 
 
 def _student(checkpoint: Path | None, config: RunConfig) -> training.State:
-    state = training.prepare(*models.load(str(checkpoint or config.student), config.dtype), config)
+    spec = str(checkpoint) if checkpoint and not config.lora_rank else config.student
+    state = training.prepare(*models.load(spec, config.dtype), config)
     if checkpoint:
         training.restore(state, checkpoint)
     return state

