@@ -17,7 +17,7 @@ GROUPS = {
     "Triplets": ("negatives", "unparsed_negatives", "unpaired"),
     "Objective and optimiser": (
         "lam", "nll_span", "batch", "pairs_per_prompt", "learning_rate", "warmup", "weight_decay", "clip", "max_tokens",
-        "max_length", "gradient_checkpointing",
+        "max_length", "gradient_checkpointing", "lora_rank", "lora_alpha", "shard",
     ),
     "Running": ("evaluate_every", "checkpoint_steps", "chunk", "rows", "dtype"),
 }  # fmt: skip

@@ -86,6 +86,12 @@ def join() -> None:
     _lead() if _team.rank == 0 else _connect()
 
 
+def environment() -> dict[str, str]:
+    """The environment for a program that the run starts but that is not of the launch, as a server."""
+    own = ("RANK", "WORLD_SIZE", "LOCAL_", "GROUP_", "ROLE_", "MASTER_", "TORCHELASTIC_", "ACCELERATE_")
+    return {name: value for name, value in os.environ.items() if not name.startswith(own)}
+
+
 def share(items: Sequence[T]) -> Sequence[T]:
     """This process's share of a list: every n-th."""
     return items[rank() :: size()]
