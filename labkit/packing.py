@@ -138,6 +138,12 @@ def deal(examples: list[Example], n: int) -> list[list[Example]]:
     return parts
 
 
+def smallest(examples: list[Example]) -> Example:
+    """One pair of the batch, for a process that has nothing to do while others compute."""
+    shortest = min(examples, key=lambda example: len(example.prompt))
+    return Example(shortest.prompt, shortest.chosen[:1], shortest.rejected[:1])
+
+
 def split(examples: list[Example], max_tokens: int, packed: bool = True) -> list[list[Example]]:
     """Cut a batch into the fewest micro-batches of at most `max_tokens` tokens, about equally full, between pairs.
 

@@ -204,7 +204,8 @@ def leave(last: str = "end") -> None:
     """A follower's last words to the leader: `end`, or why it ends early."""
     _team.ended = True
     _say(" ".join(last.split()))
-    _team.line.close()
+    with suppress(OSError):
+        _team.line.shutdown(socket.SHUT_RDWR)  # closing alone would wait for the thread that reads
 
 
 def reason_of(error: BaseException) -> str | None:
@@ -212,7 +213,7 @@ def reason_of(error: BaseException) -> str | None:
     if _team is None or isinstance(error, LabError | ArithmeticError):
         return None
     broken = isinstance(error, RuntimeError)  # what an exchange raises whose other end is gone
-    return _team.reason if _team.lost.wait(2.0 if broken else 0.0) else None
+    return _team.reason if _team.lost.wait(5.0 if broken else 0.0) else None
 
 
 @contextmanager

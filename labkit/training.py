@@ -20,7 +20,7 @@ from accelerate import Accelerator
 from labkit import adapters, models, processes, prompting, sharding, triplets
 from labkit.config import RunConfig
 from labkit.orpo import Example, encode_response, totals, train_step
-from labkit.packing import deal
+from labkit.packing import deal, smallest
 from labkit.records import Triplet
 
 Ids = tuple[int, ...]
@@ -172,7 +172,7 @@ def take_step(state: State, examples: list[Example], speed: float, config: RunCo
         whole=totals(examples, config.nll_span),
         processes=n,
         together=processes.together,
-        idle=_smallest(examples),
+        idle=smallest(examples),
     )
     norm = float(sharding.full(state.accelerator.clip_grad_norm_(parameters, config.clip)))
     if not math.isfinite(metrics["loss"]) or not math.isfinite(norm):
@@ -183,12 +183,6 @@ def take_step(state: State, examples: list[Example], speed: float, config: RunCo
     state.optimizer.step()
     state.optimizer.zero_grad()
     return {**metrics, "grad_norm": norm}
-
-
-def _smallest(examples: Sequence[Example]) -> Example:
-    """A first pair alone, for a process that has nothing to do while others compute."""
-    shortest = min(examples, key=lambda example: len(example.prompt))
-    return Example(shortest.prompt, shortest.chosen[:1], shortest.rejected[:1])
 
 
 # --- checkpoints -----------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@ ends, with the reason, when one of them does."""
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -33,6 +34,10 @@ def _launch(folder):
 def _start(folder):
     """The same (leader, follower) without a launcher, as SLURM's srun starts them: sooner here."""
     command = [sys.executable, "-m", "labkit", "distill", folder.name, "--runs-dir", str(folder.parent)]
+    return _pair(command, folder)
+
+
+def _pair(command, folder):
     with socket.create_server(("127.0.0.1", 0)) as free:
         meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
     return [
@@ -132,6 +137,46 @@ def test_stopped_and_killed_in_every_way_it_says_so_and_comes_to_the_same_end(al
 
     assert distill.run(folder) == "done"  # one process alone can go on, too
     _same_run(folder, alone)
+
+
+FAILING = """
+from labkit import crew, processes
+processes.join()
+if processes.rank():
+    crew.follow()
+try:
+    processes.order("step", [], 0.1)  # no student was loaded: the follower fails
+    processes.together("mine")
+except RuntimeError as error:
+    print("because", processes.reason_of(error))
+"""
+BUSY = """
+import os, time
+from labkit import processes
+processes.GRACE = 0.5
+processes.join()
+if processes.rank():
+    os._exit(9)
+with processes.telling(lambda reason: print("told", reason, flush=True)):
+    time.sleep(100)
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "line"),
+    [
+        (FAILING, r"because process 1 of 2 \(pid \d+ on .+\) failed: AttributeError: .*None"),
+        (BUSY, r"told process 1 of 2 \(pid \d+ on .+\) was killed, or its machine is gone"),
+    ],
+    ids=["a failing follower says why", "a leader in work of its own learns it too"],
+)
+def test_whoever_ends_the_leader_knows_and_does_not_wait(code, line, tmp_path):
+    began = time.monotonic()
+    leader, follower = _pair([sys.executable, "-c", code], tmp_path / "pair")
+    assert leader.wait(90) == (0 if code is FAILING else 1)
+    follower.wait(90)
+    assert re.search(line, _said(tmp_path / "pair")), _said(tmp_path / "pair")
+    assert time.monotonic() - began < 90
 
 
 def test_a_step_is_dealt_into_parts_of_about_equal_tokens_with_every_pair_once():
