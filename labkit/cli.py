@@ -55,8 +55,10 @@ def distill(
     folder = runs.folder_of(runs_dir, name)
     if recipe or not (folder / "config.json").exists():
         distilling.prepare(folder, _settings(recipe or "pocket", set_, data, benchmarks))
-    elif set_ or data or benchmarks:
-        raise LabError(f"run {name} exists: continue it without --set, --data and --benchmarks, or choose another name")
+    elif data or benchmarks:
+        raise LabError(f"run {name} exists: continue it without --data and --benchmarks, or choose another name")
+    elif set_:
+        runs.adjust(folder, configuring.parse_changes(set_))
     state = distilling.run(folder)
     if state == "stopped":
         raise typer.Exit(3)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from labkit import benchmarks, models, runs, training, triplets
+from labkit import benchmarks, models, runs, servers, serving, training, triplets
 from labkit.config import RunConfig
 from labkit.generation import RecordedGenerator, Request
 from labkit.prompts import prompt
@@ -134,7 +134,11 @@ def check(config: RunConfig, problems: Sequence[Problem]) -> None:
         asked = [Request(problem.id, prompt(problem, config.instruction), ("0",)) for problem in train]
         RecordedGenerator(config.teacher.removeprefix("traces:")).generate(asked, settings(config))
     specs = {config.student} if config.method == "zero-shot" else {config.student, config.teacher}
-    for spec in sorted(spec for spec in specs if not spec.startswith("traces:")):
+    if config.serve:
+        serving.check(config.serve)
+    for spec in sorted(spec for spec in specs if servers.is_url(spec)):
+        servers.check(spec, timeout=min(config.timeout, 60.0))
+    for spec in sorted(spec for spec in specs if not spec.startswith("traces:") and not servers.is_url(spec)):
         models.verify(spec)
         tokenizer, limit = models.load_tokenizer(spec), models.context_length(spec)
         prompts = tokenizer([rendered(problem, tokenizer, config) for problem in problems], add_special_tokens=False)
@@ -151,6 +155,8 @@ def check(config: RunConfig, problems: Sequence[Problem]) -> None:
 def _student(folder: Path, config: RunConfig) -> training.State:
     """The student at the run's newest checkpoint, or as it came."""
     runs.write_status(folder, **runs.identity(), state="sampling", stage="loading", epochs=config.epochs, reason=None)
+    if servers.is_url(config.student):
+        return training.State(None, None, None, None)  # nothing of it is in this process
     checkpoint = training.newest_checkpoint(folder)
     state = training.prepare(*models.load(str(checkpoint or config.student), config.dtype), config)
     if checkpoint:
@@ -175,10 +181,11 @@ def _ending(folder: Path) -> Iterator[None]:
     """However the run ends, its status says so and why; only a kill leaves that to the next reader."""
     try:
         yield
-    except (runs.Stopped, KeyboardInterrupt):
-        runs.write_status(folder, state="stopped")
-        runs.log_line(folder, "events.jsonl", event="stopped")
-        say(f"stopped; continue with: labkit distill {folder.name}")
+    except (runs.Stopped, KeyboardInterrupt) as stopped:
+        reason = str(stopped) or None
+        runs.write_status(folder, state="stopped", reason=reason)
+        runs.log_line(folder, "events.jsonl", event="stopped", reason=reason)
+        say(f"stopped{f': {reason}' if reason else ''}; continue with: labkit distill {folder.name}")
     except BaseException as error:
         reason = str(error) if isinstance(error, LabError) else f"{type(error).__name__}: {error}"
         runs.write_status(folder, state="failed", reason=reason)

@@ -36,6 +36,16 @@ def render(tokenizer: PreTrainedTokenizerBase, question: str, shots: Shots = ())
         raise LabError(f"the tokenizer's chat template does not take this chat: {error}") from error
 
 
+def plain_template(tokenizer: PreTrainedTokenizerBase) -> str:
+    """The plain prompt of `render` as a chat template, for a server that must have one."""
+    bos = _bos(tokenizer).replace("\\", "\\\\").replace("'", "\\'")
+    return (
+        f"{{{{ '{bos}' }}}}{{% for message in messages %}}{{% if message['role'] == 'user' %}}"
+        "{{ 'Question: ' + message['content'] + '\\n\\nAnswer with reasoning:' }}"
+        "{% else %}{{ ' ' + message['content'] + '\\n\\n' }}{% endif %}{% endfor %}"
+    )
+
+
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, question: str, shots: Shots = ()) -> list[int]:
     """The token ids of the rendered prompt; the template writes the beginning-of-text token, so none is added."""
     return tokenizer(render(tokenizer, question, shots), add_special_tokens=False)["input_ids"]

@@ -12,8 +12,9 @@ ORDER = [
     "records", "config", "values", "answers", "pocket_cases", "pocket_choices", "pocket",
     "benchmarks", "diversity", "statistics", "published", "models", "linear", "packing", "projection",
     "row_attention", "orpo", "kv", "attention", "choosing", "batching", "decoding", "prompts", "prompting",
-    "generation", "sampling", "triplets", "training", "evaluation", "runs", "queueing", "stages", "distill",
-    "methods", "compare", "figures", "pocket_shapes", "pocket_models", "doctor", "cli", "__main__",
+    "generation", "replies", "asking", "budget", "catalog", "servers", "guard", "serving", "sampling", "triplets",
+    "training", "evaluation", "runs", "queueing", "stages", "distill", "methods",
+    "compare", "figures", "pocket_shapes", "pocket_models", "doctor", "cli", "__main__",
 ]  # fmt: skip
 TORCH = {
     "attention", "batching", "choosing", "decoding", "doctor", "generation", "kv", "linear", "models", "orpo",
