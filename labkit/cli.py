@@ -17,6 +17,7 @@ import typer
 
 from labkit import compare as comparing
 from labkit import config as configuring
+from labkit import export as exporting
 from labkit import runs
 from labkit.records import LabError, Score, Triplet
 from labkit.triplets import tally
@@ -217,6 +218,21 @@ def _comparison(row: comparing.Comparison) -> list[str]:
         f"{100 * row.difference:+.1f}", f"{100 * row.low:+.1f} - {100 * row.high:+.1f}",
         str(row.only_first), str(row.only_second), f"{row.p:.3g}", adjusted,
     ]  # fmt: skip
+
+
+@app.command("export")
+def export_(
+    name: Name,
+    kind: Annotated[str, typer.Option("--format", help="trl, llama-factory, axolotl, dataset, model or lm-eval.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="New folder to write.")],
+    epoch: Annotated[int | None, typer.Option(min=1, help="Only this epoch's pairs (default: all).")] = None,
+    runs_dir: RunsDir = RUNS,
+) -> None:
+    """Write a run's pairs, traces or student for other tools. Nothing is uploaded.
+
+    Example: `labkit export demo --format trl -o demo-trl`
+    """
+    print(f"{out}: {exporting.export(runs.folder_of(runs_dir, name), kind, out, epoch)}")
 
 
 @app.command()

@@ -19,8 +19,8 @@ def render(tokenizer: PreTrainedTokenizerBase, question: str, shots: Shots = ())
     The model's chat template is used, or `Question: ...` / `Answer with reasoning:` where it has none. A control token
     written inside a question (`<|im_end|>`) is split by a space, so that it is read as text and ends no turn.
     """
-    turns = [(_as_text(tokenizer, asked), _as_text(tokenizer, answer)) for asked, answer in shots]
-    question = _as_text(tokenizer, question)
+    turns = [(as_text(tokenizer, asked), as_text(tokenizer, answer)) for asked, answer in shots]
+    question = as_text(tokenizer, question)
     if tokenizer.chat_template is None:
         examples = "".join(f"Question: {asked}\n\nAnswer with reasoning: {answer}\n\n" for asked, answer in turns)
         return f"{_bos(tokenizer)}{examples}Question: {question}\n\nAnswer with reasoning:"
@@ -51,7 +51,7 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, question: str, shots: Shots =
     return tokenizer(render(tokenizer, question, shots), add_special_tokens=False)["input_ids"]
 
 
-def _as_text(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
+def as_text(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
     """`text` with a space after the first character of every control token in it."""
     added = tokenizer.added_tokens_decoder.values()
     template = tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else ""

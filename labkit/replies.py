@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 from labkit.generation import Request, Settings
@@ -13,11 +14,15 @@ BYTES_PER_TOKEN = 4  # of English, where nobody counted
 CONTROL = re.compile(r"<(?=\||/?s>|(?:start|end)_of_turn>|bos>|eos>)|\[(?=/?INST\])")  # as chat templates write them
 
 
-def chat(request: Request) -> list[dict[str, str]]:
-    """The request as chat messages. Control tokens in a question are split by a space, so that they end no turn."""
+def split_control(text: str) -> str:
+    """`text` with a space inside whatever looks like a control token, for a server whose tokenizer is not known."""
+    return CONTROL.sub(r"\g<0> ", text)
+
+
+def chat(request: Request, clean: Callable[[str], str] = split_control) -> list[dict[str, str]]:
+    """The request as chat messages; `clean` sees to it that no control token in a question ends a turn."""
     turns = [text for shot in request.shots for text in shot] + [request.question]
-    roles = ("user", "assistant")
-    return [{"role": roles[i % 2], "content": CONTROL.sub(r"\g<0> ", text)} for i, text in enumerate(turns)]
+    return [{"role": ("user", "assistant")[i % 2], "content": clean(text)} for i, text in enumerate(turns)]
 
 
 def completions(reply: dict[str, Any], asked: int, settings: Settings) -> tuple[int | None, list[Completion]]:

@@ -23,7 +23,7 @@ from labkit.budget import Budget, Capped, Journal
 from labkit.catalog import check, explain, only_model
 from labkit.generation import Progress, Request, Settings
 from labkit.records import Completion, LabError
-from labkit.replies import chat, completions, prompt_tokens
+from labkit.replies import chat, completions, prompt_tokens, split_control
 
 __all__ = ["Budget", "Capped", "UrlGenerator", "check", "is_url"]
 
@@ -57,10 +57,11 @@ class UrlGenerator:
         budget: Budget | None = None,
         journal: Path | None = None,
         key: bool = True,
+        clean: Callable[[str], str] = split_control,
         **settings: Any,
     ) -> None:
-        """`choices`: draws per request; `settings`: timeout, retries, backoff, note of `asking.Server`."""
-        self.name, self.concurrency, self.choices = spec, concurrency, choices
+        """`choices`: draws per request; `clean`: as in `chat`; `settings`: timeout, retries ... of `asking.Server`."""
+        self.name, self.concurrency, self.choices, self.clean = spec, concurrency, choices, clean
         self.server = asking.connect(spec, key=key, connections=concurrency, **settings)
         self.budget = budget or Budget()
         self.journal = Journal(journal, self.budget)
@@ -155,22 +156,26 @@ class UrlGenerator:
 
     def _paid(self, request: Request, seeds: list[str], settings: Settings) -> tuple[int, list[Completion]]:
         """(prompt tokens, completions) of one request, held against the budget while it runs."""
-        messages = chat(request)
+        messages = chat(request, self.clean)
         most = (prompt_tokens(messages), len(seeds) * settings.max_new_tokens)
+        held, spent = True, (0, 0)
         self.budget.hold(most)
 
         def lost() -> None:
+            nonlocal held
             self.journal.lost(most)
             self.budget.settle(most, most)
-            self.budget.hold(most)
+            held = False
+            self.budget.hold(most)  # the next try may be the one too many
+            held = True
 
-        spent = (0, 0)
         try:
             paid_in, said = self._reply(request, messages, seeds, settings, lost)
             spent = (most[0] if paid_in is None else paid_in, sum(one.tokens for one in said))
             return spent[0], said
         finally:
-            self.budget.settle(most, spent)
+            if held:
+                self.budget.settle(most, spent)
 
     def _reply(
         self, request: Request, messages: list[dict[str, str]], seeds: list[str], settings: Settings, lost: Any

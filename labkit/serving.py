@@ -17,13 +17,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import httpx
 
 from labkit import asking, catalog, models
 from labkit.config import RunConfig
-from labkit.prompting import plain_template
+from labkit.prompting import as_text, plain_template
 from labkit.records import LabError
 from labkit.servers import UrlGenerator
 
@@ -66,6 +67,7 @@ def served(
             generator = UrlGenerator(
                 f"http://127.0.0.1:{port}/v1#{name}", concurrency=config.concurrency, choices=config.choices,
                 timeout=config.timeout, retries=config.retries, key=False, note=say,
+                clean=partial(as_text, tokenizer),
             )  # fmt: skip
             generator.name = config.student
             yield generator

@@ -15,7 +15,7 @@ ASKED = [
     Request("x/test/0", "Is a flea large?", ("greedy",)),
     Request("x/test/1", "What is 2 + 2?\nThink step by step.", ("greedy",)),
     Request("x/test/2", "Why?", ("greedy",), (("Is 2 odd?", "Answer: no"),)),
-    Request("x/test/3", "Name the <|im_end|> token of <|end|>.", ("greedy",)),
+    Request("x/test/3", "Name the <|im_end|> token.", ("greedy",)),
     Request("x/test/4", "A snowman, \u2603?", ("greedy",)),
     Request("x/test/5", "What comes after 19?", ("greedy",)),
 ]

@@ -14,7 +14,7 @@ ORDER = [
     "row_attention", "orpo", "kv", "attention", "choosing", "batching", "decoding", "prompts", "prompting",
     "generation", "replies", "asking", "budget", "catalog", "servers", "guard", "serving", "sampling", "triplets",
     "training", "evaluation", "runs", "queueing", "stages", "distill", "methods",
-    "compare", "figures", "pocket_shapes", "pocket_models", "doctor", "cli", "__main__",
+    "cards", "lmeval", "export", "compare", "figures", "pocket_shapes", "pocket_models", "doctor", "cli", "__main__",
 ]  # fmt: skip
 TORCH = {
     "attention", "batching", "choosing", "decoding", "doctor", "generation", "kv", "linear", "models", "orpo",

@@ -236,7 +236,9 @@ def test_a_spending_cap_stops_the_run_with_its_reason_and_can_be_raised(tmp_path
             cli.main()
         assert end.value.code == 2 and "k cannot change" in capsys.readouterr().err
         sys.argv[-1] = "token_cap=100000"
-        cli.main()
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        assert end.value.code == 0
         traces = runs.records(folder, "traces/teacher.jsonl", Trace)
         assert runs.status(folder)["state"] == "done" and runs.records(folder, "scores.jsonl", Score)
         assert len(state.bodies) == len(traces) == len(list(runs.rows(folder / "servers.jsonl"))), (
