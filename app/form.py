@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 import types
 from typing import Any, Literal, Union, get_args, get_origin
 
 import gradio as gr
 from pydantic import ValidationError
 
-from labkit.config import RunConfig, recipe, recipes
-from labkit.records import LabError
+from labkit.config import RunConfig, recipes
 
 BASIC = ("method", "teacher", "student", "benchmarks", "problems", "k", "phi", "epochs", "seed")
 GROUPS = {
@@ -93,21 +91,6 @@ def read(name: str, values: tuple[Any, ...]) -> tuple[RunConfig | None, dict[str
             )
             errors.setdefault(field, told)
     return None, errors
-
-
-def command(name: str, base: str, config: RunConfig) -> str:
-    """The same run as a command: the recipe and what differs from it."""
-    try:
-        plain = recipe(base)
-    except LabError:
-        plain = None
-    parts = ["labkit", "distill", name or "NAME", *(["--recipe", base] if plain else [])]
-    for field in FIELDS:
-        value = getattr(config, field)
-        if plain is None or value != getattr(plain, field):
-            said = ",".join(value) if isinstance(value, tuple) else "none" if value is None else value
-            parts += ["--set", f"{field}={str(said).lower() if isinstance(said, bool) else said}"]
-    return " ".join(shlex.quote(str(part)) for part in parts)
 
 
 def fresh(base: str, taken: set[str]) -> str:

@@ -236,6 +236,26 @@ def export_(
 
 
 @app.command()
+def report(
+    names: Annotated[list[str], typer.Argument(help="A run, two runs to compare, or the name of a group of methods.")],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="File to write; report-NAME.html if none.")
+    ] = None,
+    runs_dir: RunsDir = RUNS,
+) -> None:
+    """Write one HTML file to hand in: scores, pairs, statistics and settings; offline, nothing else needed.
+
+    Examples: `labkit report demo` · `labkit report first second -o both.html` · `labkit report my-table`
+    """
+    from labkit import report as reporting
+
+    document = reporting.make(runs_dir, names)
+    path = output or Path(f"report-{'-'.join(names)}.html")
+    reporting.write(document, path)
+    print(f"{path} ({path.stat().st_size / 1e6:.1f} MB): open it in a browser, print it, hand it in")
+
+
+@app.command()
 def stop(name: Name, runs_dir: RunsDir = RUNS) -> None:
     """Ask a live run to save and stop after the step in hand."""
     asked = runs.stop(runs.folder_of(runs_dir, name))

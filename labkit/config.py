@@ -6,6 +6,7 @@ config = recipe("pocket", {"phi": "1", "epochs": "3"})
 from __future__ import annotations
 
 import difflib
+import shlex
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -228,3 +229,14 @@ def parse_changes(pairs: list[str]) -> dict[str, str]:
             raise LabError(f"--set {pair!r}: write it as field=value, for example --set phi=0.5")
         changes[field.strip()] = value.strip()
     return changes
+
+
+def command(name: str, config: RunConfig) -> str:
+    """The shell command that makes the same run: its recipe, and each setting that differs from it."""
+    plain = recipe(config.recipe) if config.recipe in recipes() else None
+    parts = ["labkit", "distill", name or "NAME", *(["--recipe", config.recipe] if plain else [])]
+    for field, value in config:
+        if field != "recipe" and (plain is None or value != getattr(plain, field)):
+            said = ",".join(value) if isinstance(value, tuple) else "none" if value is None else value
+            parts += ["--set", f"{field}={str(said).lower() if isinstance(said, bool) else said}"]
+    return " ".join(shlex.quote(str(part)) for part in parts)

@@ -10,13 +10,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from labkit import benchmarks, models, runs, servers, serving, training, triplets
+from labkit import benchmarks, memory, models, runs, servers, serving, training, triplets
 from labkit.config import RunConfig
 from labkit.generation import RecordedGenerator, Request
 from labkit.prompts import prompt
 from labkit.records import LabError, Problem
 from labkit.sampling import Job, settings
 from labkit.stages import Lab, evaluate, rendered, sample, say, train
+from labkit.versions import versions
 
 
 def distill(lab: Lab) -> None:
@@ -156,14 +157,27 @@ def _student(folder: Path, config: RunConfig) -> training.State:
     """The student at the run's newest checkpoint, or as it came."""
     runs.write_status(folder, **runs.identity(), state="sampling", stage="loading", epochs=config.epochs, reason=None)
     if servers.is_url(config.student):
+        runs.log_line(folder, "events.jsonl", event="started", step=0, epoch=0, versions=versions())
         return training.State(None, None, None, None)  # nothing of it is in this process
     checkpoint = training.newest_checkpoint(folder)
     state = training.prepare(*models.load(str(checkpoint or config.student), config.dtype), config)
     if checkpoint:
         training.restore(state, checkpoint)
+    if config.method != "zero-shot":
+        _tell_memory(folder, state, config)
     runs.keep_metrics(folder, state.step)
-    runs.log_line(folder, "events.jsonl", event="started", step=state.step, epoch=state.epoch)
+    runs.log_line(folder, "events.jsonl", event="started", step=state.step, epoch=state.epoch, versions=versions())
     return state
+
+
+def _tell_memory(folder: Path, state: training.State, config: RunConfig) -> None:
+    """Say what training will take, where it is a gigabyte or more or may not fit."""
+    model = state.accelerator.unwrap_model(state.model)
+    parts = memory.needed(model, config.max_tokens, config.gradient_checkpointing)
+    fits, line = memory.verdict(parts, memory.free(model.device), config.max_tokens)
+    runs.log_line(folder, "events.jsonl", event="memory", fits=fits, **parts)
+    if not fits or sum(parts.values()) > 1e9:
+        say(line)
 
 
 def _finish(lab: Lab) -> None:

@@ -9,11 +9,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from labkit import distill, runs
+from labkit import distill, groups, runs
 from labkit.config import RunConfig, configure
-from labkit.records import LabError, Score
+from labkit.records import LabError
 from labkit.stages import say
 
 METHODS: dict[str, dict[str, Any]] = {
@@ -78,25 +76,4 @@ def share(source: Path, target: Path) -> None:
 
 def table(cells: Cells) -> list[dict[str, Any]]:
     """Rows of methods: per benchmark and their mean, accuracy averaged over seeds and its sd (None for one seed)."""
-    rows = []
-    for method in METHODS:
-        finals = [_final(folder) for (name, _), (folder, _) in cells.items() if name == method]
-        finals = [final for final in finals if final]
-        if not finals:
-            continue
-        row: dict[str, Any] = {"method": method, "seeds": len(finals)}
-        for benchmark in finals[0]:
-            values = [final[benchmark] for final in finals]
-            row[benchmark] = float(np.mean(values))
-            row[f"{benchmark}_sd"] = float(np.std(values, ddof=1)) if len(values) > 1 else None
-        rows.append(row)
-    return rows
-
-
-def _final(folder: Path) -> dict[str, float]:
-    """Benchmark -> accuracy at the last epoch of a finished run, and their mean."""
-    if not folder.exists() or runs.status(folder)["state"] != "done":
-        return {}
-    scores = runs.records(folder, "scores.jsonl", Score)
-    last = {score.benchmark: score.accuracy for score in scores if score.epoch == max(s.epoch for s in scores)}
-    return {**last, "mean": sum(last.values()) / len(last)}
+    return groups.table({cell: folder for cell, (folder, _) in cells.items()})
