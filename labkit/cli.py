@@ -78,6 +78,44 @@ def _settings(recipe: str, set_: list[str] | None, data: str | None, benchmarks:
 
 
 @app.command()
+def sample(
+    name: Name,
+    shard: Annotated[str, typer.Option(help="Which part of how many, as 3/8.")],
+    recipe: Recipe = None,
+    set_: Set = None,
+    data: Data = None,
+    benchmarks: Benchmarks = None,
+    runs_dir: RunsDir = RUNS,
+) -> None:
+    """Sample one part of a run's first traces, on a machine of its own; `labkit merge` puts the parts together.
+
+    Example: `labkit sample big --recipe smol --shard 3/8` writes runs/big.shard-3-of-8; the same command continues it.
+    """
+    from labkit import distill as distilling
+    from labkit import shards
+
+    part = shards.parse(shard)
+    folder = shards.folder_of(runs_dir, name, part)
+    if recipe or not (folder / "config.json").exists():
+        distilling.prepare(folder, _settings(recipe or "pocket", set_, data, benchmarks))
+    elif set_:
+        runs.adjust(folder, configuring.parse_changes(set_))
+    if shards.sample(folder, part) == "stopped":
+        raise typer.Exit(3)
+    print(f"{folder}: done; with all parts in one place: labkit merge {name}")
+
+
+@app.command()
+def merge(name: Name, runs_dir: RunsDir = RUNS) -> None:
+    """Put the finished parts of `labkit sample` together into one run, which `labkit distill NAME` then continues."""
+    from labkit import shards
+
+    counts = shards.merge(runs_dir, name)
+    print(f"{runs_dir / name}: " + ", ".join(f"{count} traces of {stage}" for stage, count in counts.items()))
+    print(f"continue with: labkit distill {name}")
+
+
+@app.command()
 def methods(
     name: Name,
     recipe: Recipe = "pocket-quick",

@@ -26,9 +26,7 @@ def distill(lab: Lab) -> None:
     evaluate(lab)
     if config.method == "zero-shot":
         return
-    chosen = sample(lab, Job("teacher", "teacher", 0, "correct"), {problem.id: config.k for problem in lab.train})
-    if config.method == "single-cot":
-        chosen = {problem: pool[:1] for problem, pool in chosen.items()}
+    chosen = chosen_traces(lab)
     initial = initial_negatives(lab, chosen)
     for epoch in range(lab.student.epoch + 1, config.epochs + 1):
         fresh = fresh_negatives(lab, chosen, epoch)
@@ -37,6 +35,13 @@ def distill(lab: Lab) -> None:
         train(lab, pairs, epoch)
         if epoch % config.evaluate_every == 0 or epoch == config.epochs:
             evaluate(lab)
+
+
+def chosen_traces(lab: Lab) -> triplets.Pools:
+    """The teacher's correct traces: K per question, or one for single-CoT fine-tuning."""
+    wanted = {problem.id: lab.config.k for problem in lab.train}
+    chosen = sample(lab, Job("teacher", "teacher", 0, "correct"), wanted)
+    return {problem: pool[:1] for problem, pool in chosen.items()} if lab.config.method == "single-cot" else chosen
 
 
 def initial_negatives(lab: Lab, chosen: triplets.Pools) -> triplets.Pools:
@@ -75,8 +80,11 @@ def prepare(folder: Path, config: RunConfig) -> None:
     runs.create(folder, config, problems)
 
 
-def run(folder: Path) -> str:
+def run(folder: Path, shard: tuple[int, int] | None = None) -> str:
     """Start or continue a prepared run; returns its final state, `done` or `stopped`.
+
+    With `shard` = (i, n) only its share of the first sampling is done: teacher and initial student on every n-th
+    training question, from the i-th (see `labkit.shards`); a run begun so goes on so.
 
     Raises `LabError` for bad input. Any other failure is recorded in the run's status and log, and raised.
     """
@@ -84,14 +92,22 @@ def run(folder: Path) -> str:
     with runs.writing(folder):
         if runs.status(folder)["state"] == "done":
             return "done"
+        shard = shard or runs.status(folder).get("shard")
         with _ending(folder):
+            if shard:
+                runs.write_status(folder, shard=shard)
             runs.recover(folder)
             problems = runs.records(folder, "problems.jsonl", Problem)
             train = [problem for problem in problems if problem.split == "train"]
             test = [problem for problem in problems if problem.split == config.split]
             lab = Lab(folder, config, train, test, _student(folder, config))
-            distill(lab)
-            _finish(lab)
+            if shard:
+                lab.train = train[shard[0] - 1 :: shard[1]]
+                initial_negatives(lab, chosen_traces(lab))
+                runs.write_status(folder, state="done", stage=None)
+            else:
+                distill(lab)
+                _finish(lab)
     return runs.status(folder)["state"]
 
 

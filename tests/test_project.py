@@ -13,7 +13,7 @@ ORDER = [
     "benchmarks", "diversity", "statistics", "published", "models", "linear", "packing", "projection",
     "row_attention", "orpo", "memory", "kv", "attention", "choosing", "batching", "decoding", "prompts", "prompting",
     "generation", "replies", "asking", "budget", "catalog", "servers", "guard", "serving", "sampling", "triplets",
-    "training", "evaluation", "runs", "queueing", "stages", "distill", "cards", "lmeval", "export",
+    "training", "evaluation", "runs", "queueing", "stages", "distill", "shards", "cards", "lmeval", "export",
     "compare", "groups", "methods", "figures", "method_figures", "markup",
     "report_tables", "report_page", "report_run", "report_traces", "report_group", "report",
     "pocket_shapes", "pocket_models", "doctor", "cli", "__main__",
