@@ -17,7 +17,6 @@ import typer
 
 from labkit import compare as comparing
 from labkit import config as configuring
-from labkit import export as exporting
 from labkit import runs
 from labkit.records import LabError, Score, Triplet
 from labkit.triplets import tally
@@ -270,6 +269,8 @@ def export_(
 
     Example: `labkit export demo --format trl -o demo-trl`
     """
+    from labkit import export as exporting
+
     print(f"{out}: {exporting.export(runs.folder_of(runs_dir, name), kind, out, epoch)}")
 
 
