@@ -8,7 +8,7 @@ from pathlib import Path
 
 from app import pieces, store
 from app.pieces import text
-from labkit import compare, published
+from labkit import compare, published, statistics
 from labkit.compare import Comparison
 from labkit.figures import percent
 from labkit.records import Answer, Problem, Score
@@ -39,13 +39,8 @@ def columns(runs_dir: Path, name: str, others: Sequence[str]) -> dict[str, tuple
 
 
 def chance(where: Path) -> dict[str, float]:
-    """Accuracy of guessing, per benchmark: one over the number of choices, one half for yes and no, 0 otherwise."""
-    found: dict[str, list[float]] = {}
-    for problem in store.problems(where).values():
-        if problem.split != "train":
-            guess = 1 / len(problem.choices) if problem.choices else 0.5 if problem.kind == "boolean" else 0.0
-            found.setdefault(problem.benchmark, []).append(guess)
-    return {name: sum(values) / len(values) for name, values in found.items()}
+    """Accuracy of guessing, per benchmark, on the run's evaluated questions."""
+    return statistics.chance(problem for problem in store.problems(where).values() if problem.split != "train")
 
 
 def paper(shown: Mapping[str, tuple[Path, list[Score]]]) -> dict[tuple[str, str], float]:

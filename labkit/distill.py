@@ -6,11 +6,12 @@ labkit distill my-run --recipe pocket
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from labkit import benchmarks, models, runs, training, triplets
+from labkit.answers import Grader, grade
 from labkit.config import RunConfig
 from labkit.generation import RecordedGenerator, Request
 from labkit.prompts import prompt
@@ -74,8 +75,11 @@ def prepare(folder: Path, config: RunConfig) -> None:
     runs.create(folder, config, problems)
 
 
-def run(folder: Path) -> str:
+def run(folder: Path, algorithm: Callable[[Lab], None] = distill, grader: Grader = grade) -> str:
     """Start or continue a prepared run; returns its final state, `done` or `stopped`.
+
+    `algorithm`: what is done, in which order; the paper's, or one of your own made of the same stages.
+    `grader`: what counts as correct, in sampling and evaluation alike; by default the gold answer decides.
 
     Raises `LabError` for bad input. Any other failure is recorded in the run's status and log, and raised.
     """
@@ -88,8 +92,8 @@ def run(folder: Path) -> str:
             problems = runs.records(folder, "problems.jsonl", Problem)
             train = [problem for problem in problems if problem.split == "train"]
             test = [problem for problem in problems if problem.split == config.split]
-            lab = Lab(folder, config, train, test, _student(folder, config))
-            distill(lab)
+            lab = Lab(folder, config, train, test, _student(folder, config), grader)
+            algorithm(lab)
             _finish(lab)
     return runs.status(folder)["state"]
 

@@ -27,7 +27,8 @@ GRID = "rgba(128,128,128,0.25)"
 FONT = "IBM Plex Sans, system-ui, sans-serif"
 
 
-def _styled(figure: go.Figure, alt: str, height: int, **layout: Any) -> go.Figure:
+def styled(figure: go.Figure, alt: str, height: int, **layout: Any) -> go.Figure:
+    """The figure in the lab's looks; `alt` says what it shows to those who do not see it, `height` is in pixels."""
     figure.update_layout(
         template="none",
         paper_bgcolor="rgba(0,0,0,0)",
@@ -87,7 +88,7 @@ def accuracy_bars(
             }
             figure.add_scatter(x=x, y=y, mode="markers", name=name, marker=marker, hovertemplate=name + " %{y:.1f} %")
     alt = "; ".join(f"{score.benchmark}, {label}: {percent(score.accuracy)} correct" for score, label in cells)
-    figure = _styled(figure, alt, 380, barmode="stack", bargap=0.3, uirevision="bars")
+    figure = styled(figure, alt, 380, barmode="stack", bargap=0.3, uirevision="bars")
     return figure.update_yaxes(range=[0, 100], title="share of questions, %")
 
 
@@ -115,7 +116,7 @@ def accuracy_curves(runs: Mapping[str, Sequence[Score]]) -> go.Figure:
                 line={"color": LINES[i % 8], "dash": DASHES[i % 8]}, marker={"symbol": MARKERS[i % 8], "size": 7},
                 hovertemplate="epoch %{x}: %{y:.1f} %", row=j // columns + 1, col=j % columns + 1,
             )  # fmt: skip
-    figure = _styled(figure, "Accuracy over epochs: " + "; ".join(_ends(runs)), 40 + 220 * rows, uirevision="curves")
+    figure = styled(figure, "Accuracy over epochs: " + "; ".join(_ends(runs)), 40 + 220 * rows, uirevision="curves")
     figure.update_layout(margin={"t": 56}, legend={"y": 1.16})
     figure.update_xaxes(dtick=1)
     return figure.update_yaxes(range=[0, 100])
@@ -161,7 +162,7 @@ def training_curves(metrics: Mapping[str, np.ndarray], revision: str = "") -> go
             )  # fmt: skip
     shown = {field: metrics[field][-1] for field in ("loss", "log_odds_chosen") if len(metrics.get(field, ()))}
     alt = "Training so far: " + ", ".join(f"{field} {value:.3f}" for field, value in shown.items())
-    figure = _styled(figure, alt, 460, uirevision=revision, margin={"l": 44, "r": 12, "t": 30, "b": 32})
+    figure = styled(figure, alt, 460, uirevision=revision, margin={"l": 44, "r": 12, "t": 30, "b": 32})
     for place, title in enumerate(figure.layout.annotations):
         left, right, top = 0.545 * (place % 2), 0.455 + 0.545 * (place % 2), 1.0 - 0.6 * (place // 2)
         title.update(x=left, xanchor="left", y=top + 0.01)
@@ -183,7 +184,7 @@ def solve_rates(rates: Mapping[str, Sequence[float]]) -> go.Figure:
             line={"color": side, "dash": DASHES[i % 8], "width": 2}, hovertemplate="%{y:.0f} % of problems",
         )  # fmt: skip
     parts = [f"{label} solves {np.mean(values):.0%} of its draws" for label, values in rates.items() if len(values)]
-    figure = _styled(figure, "Solve rates: " + "; ".join(parts), 220)
+    figure = styled(figure, "Solve rates: " + "; ".join(parts), 220)
     figure.update_xaxes(title="draws that were correct, %", range=[0, 100])
     return figure.update_yaxes(title="problems, %", rangemode="tozero")
 
@@ -203,7 +204,7 @@ def pass_curve(draws: Mapping[str, Sequence[tuple[int, int]]], most: int = 16) -
             line={"color": side, "dash": DASHES[i % 8]}, marker={"symbol": MARKERS[i % 8], "size": 7},
         )  # fmt: skip
         parts += [f"{label} pass@{k} {value:.0f} %" for k, value in zip(ks, values, strict=True)]
-    figure = _styled(figure, "; ".join(parts), 220)
+    figure = styled(figure, "; ".join(parts), 220)
     figure.update_xaxes(title="k draws", type="log", tickvals=[1, 2, 4, 8, 16, 32, 64])
     return figure.update_yaxes(title="pass@k, %", range=[0, 102])
 
@@ -236,5 +237,5 @@ def policy_bars(epochs: Sequence[Mapping[str, float]]) -> go.Figure:
     alt = "; ".join(
         f"epoch {row['epoch']:.0f}: {row['initial']} initial and {row['fresh']} refreshed negatives" for row in epochs
     )
-    figure = _styled(figure, alt, 300, barmode="stack", bargap=0.45)
+    figure = styled(figure, alt, 300, barmode="stack", bargap=0.45)
     return figure.update_yaxes(title="triplets", rangemode="tozero")

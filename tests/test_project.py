@@ -13,7 +13,8 @@ ORDER = [
     "benchmarks", "diversity", "statistics", "published", "models", "linear", "packing", "projection",
     "row_attention", "orpo", "kv", "attention", "choosing", "batching", "decoding", "prompts", "prompting",
     "generation", "sampling", "triplets", "training", "evaluation", "runs", "queueing", "stages", "distill",
-    "methods", "compare", "figures", "pocket_shapes", "pocket_models", "doctor", "cli", "__main__",
+    "methods", "compare", "figures", "study_figures", "lessons", "pocket_shapes", "pocket_models", "doctor", "cli",
+    "__main__",
 ]  # fmt: skip
 TORCH = {
     "attention", "batching", "choosing", "decoding", "doctor", "generation", "kv", "linear", "models", "orpo",
