@@ -20,6 +20,10 @@ import numpy as np
 from labkit import distill, methods, runs
 from labkit.answers import Grader, grade
 from labkit.config import RunConfig, recipe
+from labkit.models import Model, Tokenizer
+from labkit.orpo import encode_response, token_logps
+from labkit.packing import Example
+from labkit.prompting import prompt_ids
 from labkit.records import Answer, LabError, Score
 from labkit.stages import Lab
 
@@ -79,6 +83,15 @@ def _said() -> Any:
     """The lines of a run go where a notebook prints: on its error stream they would look like errors."""
     with contextlib.redirect_stderr(sys.stdout):
         yield
+
+
+def mean_logps(model: Model, tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]]) -> list[float]:
+    """How likely the model finds each (question, response): mean token log-probability of the response, in nats."""
+    examples = [
+        Example(tuple(prompt_ids(tokenizer, question)), (encode_response(tokenizer, response),), (None,))
+        for question, response in pairs
+    ]
+    return [float(chosen.mean()) for ((chosen, _),) in token_logps(model, examples)]
 
 
 def final_scores(folder: Path) -> list[Score]:

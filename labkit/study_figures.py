@@ -96,13 +96,13 @@ def outcome_bars(shares: Mapping[str, Mapping[str, float]]) -> go.Figure:
     return figure.update_yaxes(title="share, %", range=[0, 100])
 
 
-def distributions(values: Mapping[str, Sequence[float]], x: str, bins: int = 24) -> go.Figure:
-    """Histograms as step outlines, each in percent of its own values, over common bins."""
+def distributions(values: Mapping[str, Sequence[float]], x: str, floor: float = -np.inf, bins: int = 24) -> go.Figure:
+    """Histograms as step outlines, each in percent of its own values; what lies below `floor` is in the first bin."""
     everything = np.concatenate([np.asarray(v, float) for v in values.values() if len(v)])
-    edges = np.linspace(everything.min(), everything.max() + 1e-9, bins + 1)
+    edges = np.linspace(max(floor, everything.min()), everything.max() + 1e-9, bins + 1)
     figure = go.Figure()
     for i, (label, sample) in enumerate(values.items()):
-        share = 100 * np.histogram(np.asarray(sample, float), edges)[0] / max(len(sample), 1)
+        share = 100 * np.histogram(np.maximum(np.asarray(sample, float), edges[0]), edges)[0] / max(len(sample), 1)
         figure.add_scatter(
             x=np.repeat(edges, 2)[1:-1].tolist(), y=np.repeat(share, 2).tolist(), name=label, mode="lines",
             line={"color": LINES[i % 8], "dash": DASHES[i % 8], "width": 2}, hovertemplate="%{y:.1f} %",
@@ -184,11 +184,16 @@ def odds_sliders(chosen: Sequence[float], lams: Sequence[float], points: int = 5
         ):
             line = {"color": LINES[j], "dash": DASHES[j], "width": 2}
             xs, ys = rejected.round(3).tolist(), ys.round(3).tolist()
-            figure.add_scatter(x=xs, y=ys, name=label, mode="lines", line=line, visible=i == 0)
+            figure.add_scatter(x=xs, y=ys, name=label, mode="lines", line=line, visible=i == len(cases) // 2)
         shown = [n // 3 == i for n in range(3 * len(cases))]
-        steps.append({"method": "update", "args": [{"visible": shown}], "label": f"λ={lam:g}, chosen {c:g}"})
-    slider = {"steps": steps, "active": 0, "pad": {"t": 44}, "currentvalue": {"visible": True, "prefix": "shown: "}}
-    first = f"chosen {cases[0][0]:g}, λ = {cases[0][1]:g}"
+        steps.append({"method": "update", "args": [{"visible": shown}], "label": f"{lam:g} / {c:g}"})
+    slider = {
+        "steps": steps,
+        "active": len(cases) // 2,
+        "pad": {"t": 44},
+        "currentvalue": {"visible": True, "prefix": "λ / chosen log-probability: "},
+    }
+    first = "chosen {:g}, λ = {:g}".format(*cases[len(cases) // 2])
     alt = f"ORPO loss over the rejected trace's mean log-probability ({first}): flat while it is unlikely, steep near 0"
     figure = styled(figure, alt, 420, sliders=[slider])
     figure.update_xaxes(title="mean log-probability of the rejected trace, nats")

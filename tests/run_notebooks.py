@@ -52,6 +52,7 @@ def execute(notebook, folder, smoke=False):
         timeout=1200,
         kernel_name="python3",
         record_timing=False,
+        coalesce_streams=True,
         resources={"metadata": {"path": str(folder)}},
     )
 
