@@ -51,7 +51,7 @@ def decode(
     if not _exact[model]:
         with _quiet(model):
             return [_plainly(model, job, settings, ends, suppressed, batch, progress) for job in jobs]
-    with _engine(model):
+    with _engine(model, batch):
         kv_tokens = kv_tokens or sensible_kv_tokens(model)
         return batching.run(model, jobs, settings, ends, suppressed, batch, kv_tokens, progress)
 
@@ -72,12 +72,12 @@ def _quiet(model: PreTrainedModel) -> Iterator[None]:
 
 
 @contextmanager
-def _engine(model: PreTrainedModel) -> Iterator[None]:
-    """Within the block the model takes `labkit_step` arguments."""
+def _engine(model: PreTrainedModel, rows: int) -> Iterator[None]:
+    """Within the block the model takes `labkit_step` arguments, about `rows` of them at a time."""
     own = model.config._attn_implementation
     model.set_attn_implementation(attention.NAME)
     try:
-        with _quiet(model), onednn_linears(model):
+        with _quiet(model), onednn_linears(model, rows):
             yield
     finally:
         model.set_attn_implementation(own)
@@ -88,7 +88,7 @@ def batches_exactly(model: PreTrainedModel) -> bool:
     size = model.config.get_text_config().vocab_size
     long, short = ([(step * i + 3) % size for i in range(n)] for step, n in ((7, 40), (5, 9)))
     try:
-        with _engine(model):
+        with _engine(model, len([long, short])):
             batched = _batched_logits(model, [short, long])
     except Exception:  # a model that does not know the attention interface may fail in any way: it is not for us
         return False

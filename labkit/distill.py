@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from labkit import benchmarks, models, runs, training, triplets
+from labkit import benchmarks, memory, models, runs, training, triplets
 from labkit.answers import Grader, grade
 from labkit.config import RunConfig
 from labkit.generation import RecordedGenerator, Request
@@ -159,9 +159,21 @@ def _student(folder: Path, config: RunConfig) -> training.State:
     state = training.prepare(*models.load(str(checkpoint or config.student), config.dtype), config)
     if checkpoint:
         training.restore(state, checkpoint)
+    if config.method != "zero-shot":
+        _tell_memory(folder, state, config)
     runs.keep_metrics(folder, state.step)
     runs.log_line(folder, "events.jsonl", event="started", step=state.step, epoch=state.epoch)
     return state
+
+
+def _tell_memory(folder: Path, state: training.State, config: RunConfig) -> None:
+    """Say what training will take, where it is a gigabyte or more or may not fit."""
+    model = state.accelerator.unwrap_model(state.model)
+    parts = memory.needed(model, config.max_tokens, config.gradient_checkpointing)
+    fits, line = memory.verdict(parts, memory.free(model.device), config.max_tokens)
+    runs.log_line(folder, "events.jsonl", event="memory", fits=fits, **parts)
+    if not fits or sum(parts.values()) > 1e9:
+        say(line)
 
 
 def _finish(lab: Lab) -> None:

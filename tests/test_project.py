@@ -11,14 +11,14 @@ from conftest import ROOT
 ORDER = [
     "records", "config", "values", "answers", "pocket_cases", "pocket_choices", "pocket",
     "benchmarks", "diversity", "statistics", "published", "models", "linear", "packing", "projection",
-    "row_attention", "orpo", "kv", "attention", "choosing", "batching", "decoding", "prompts", "prompting",
+    "row_attention", "orpo", "memory", "kv", "attention", "choosing", "batching", "decoding", "prompts", "prompting",
     "generation", "sampling", "triplets", "training", "evaluation", "runs", "queueing", "stages", "distill",
     "methods", "compare", "figures", "study_figures", "lessons", "pocket_shapes", "pocket_models", "doctor", "cli",
     "__main__",
 ]  # fmt: skip
 TORCH = {
-    "attention", "batching", "choosing", "decoding", "doctor", "generation", "kv", "linear", "models", "orpo",
-    "packing", "pocket_models", "projection", "prompting", "row_attention", "training", "pocket_shapes",
+    "attention", "batching", "choosing", "decoding", "doctor", "generation", "kv", "linear", "memory", "models",
+    "orpo",    "packing", "pocket_models", "projection", "prompting", "row_attention", "training", "pocket_shapes",
 }  # fmt: skip
 FILES = {path.stem: path for path in (ROOT / "labkit").glob("*.py") if path.stem != "__init__"}
 
