@@ -1,26 +1,27 @@
 """Execute the notebooks and save them with their outputs, a static picture of every figure, and the time they took.
 
 python -m tests.run_notebooks [NAME ...]      # all of notebooks/*.ipynb, or those whose names begin so
+python -m tests.run_notebooks --pictures      # draw the pictures anew and run nothing
 
 Each runs from top to bottom in an empty folder, so that what is saved is what a newcomer gets. Pictures need Chromium;
-they are for places that do not draw plotly (a code host, a printed page), where JupyterLab draws the figure itself.
+they are for places that do not draw plotly (a code host, a printed page), where JupyterLab draws the figure itself. They
+are SVG because JupyterLab's plotly renderer prefers a PNG to drawing the figure, and a picture has no slider.
 """
 
 import argparse
-import base64
-import io
+import html
 import os
 import re
 import sys
 import tempfile
 import time
+import urllib.parse
 from pathlib import Path
 
 import nbformat
 import plotly
 import torch
 from nbclient import NotebookClient
-from PIL import Image
 from playwright.sync_api import sync_playwright
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -34,7 +35,7 @@ WIDTH = 760
 DRAW = """async ({data, layout}, width) => {
   const dark = {...layout.font, color: "#27272a"};
   const white = {...layout, width, paper_bgcolor: "#fff", plot_bgcolor: "#fff", font: dark};
-  const size = {format: "png", width, height: layout.height || 400, scale: 1.5};
+  const size = {format: "svg", width, height: layout.height || 400};
   return Plotly.toImage({data, layout: white}, size);
 }"""
 
@@ -83,16 +84,10 @@ def illustrate(notebook, page):
             continue
         figure = data[PLOTLY]
         alt = figure["layout"]["meta"]["alt"]
-        data["image/png"] = _small(page.evaluate(f"([figure, width]) => ({DRAW})(figure, width)", [figure, WIDTH]))
+        picture = page.evaluate(f"([figure, width]) => ({DRAW})(figure, width)", [figure, WIDTH])
+        svg = urllib.parse.unquote(picture.partition(",")[2])
+        data["image/svg+xml"] = svg.replace("<svg ", f'<svg role="img" aria-label="{html.escape(alt)}" ', 1)
         data["text/plain"] = alt
-        output["metadata"] = {"image/png": {"alt": alt, "width": WIDTH}}
-
-
-def _small(uri):
-    """The PNG of a data URI with a palette of 64 colours: a quarter of its size."""
-    picture, small = Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))), io.BytesIO()
-    picture.convert("RGB").quantize(64).save(small, "PNG", optimize=True)
-    return base64.b64encode(small.getvalue()).decode()
 
 
 def stamp(path, notebook, seconds, peak):
@@ -119,21 +114,20 @@ def save(path, notebook):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("names", nargs="*")
+    parser.add_argument("--pictures", action="store_true")
     given = parser.parse_args()
     with sync_playwright() as engine, browsing(engine) as browser:
         page = browser.new_page(viewport={"width": WIDTH, "height": 600})
         page.add_script_tag(path=Path(plotly.__file__).parent / "package_data" / "plotly.min.js")
         for path in notebooks(given.names):
             notebook = nbformat.read(path, as_version=4)
-            with tempfile.TemporaryDirectory() as folder:
-                seconds, peak = execute(notebook, folder)
+            if not given.pictures:
+                with tempfile.TemporaryDirectory() as folder:
+                    stamp(path, notebook, *execute(notebook, folder))
             illustrate(notebook, page)
-            stamp(path, notebook, seconds, peak)
             save(path, notebook)
-            print(
-                f"{path.name}: {seconds:.0f} s, {peak / 1e9:.1f} GB, {path.stat().st_size / 1e3:.0f} kB",
-                file=sys.stderr,
-            )
+            took = re.search(r"\*\*Time:.*", notebook.cells[0].source)[0]
+            print(f"{path.name}: {path.stat().st_size / 1e3:.0f} kB; {took}", file=sys.stderr)
 
 
 if __name__ == "__main__":

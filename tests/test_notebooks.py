@@ -79,7 +79,8 @@ def test_it_is_saved_with_outputs_and_pictures_and_no_error(path):
     figures = [output for output in outputs if PLOTLY in output.get("data", {})]
     assert figures
     for output in figures:
-        assert "image/png" in output.data and len(output.metadata["image/png"]["alt"]) > 20
+        assert output.data["image/svg+xml"].startswith('<svg role="img" aria-label="')
+        assert len(output.data["text/plain"]) > 20 and "image/png" not in output.data
     assert path.stat().st_size < 400_000
 
 
