@@ -4,8 +4,8 @@ python -m tests.run_notebooks [NAME ...]      # all of notebooks/*.ipynb, or tho
 python -m tests.run_notebooks --pictures      # draw the pictures anew and run nothing
 
 Each runs from top to bottom in an empty folder, so that what is saved is what a newcomer gets. Pictures need Chromium;
-they are for places that do not draw plotly (a code host, a printed page), where JupyterLab draws the figure itself. They
-are SVG because JupyterLab's plotly renderer prefers a PNG to drawing the figure, and a picture has no slider.
+they are for places that do not draw plotly (a code host, a printed page); JupyterLab draws the figure itself. They are
+SVG because JupyterLab's plotly renderer would show a PNG instead of drawing the figure, and a picture has no slider.
 """
 
 import argparse
