@@ -28,7 +28,7 @@ from labkit.records import Answer, LabError, Score
 from labkit.stages import Lab
 
 RUNS = Path("runs")
-LIMITS = {"problems": 4, "test_problems": 8, "k": 3, "epochs": 2, "max_draws": 6, "max_new_tokens": 64, "batch": 16}
+LIMITS = {"problems": 4, "test_problems": 8, "k": 3, "epochs": 2, "max_draws": 6, "max_new_tokens": 96, "batch": 16}
 
 
 def smoke() -> bool:
