@@ -6,11 +6,12 @@ labkit distill my-run --recipe pocket
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from labkit import benchmarks, memory, models, runs, servers, serving, training, triplets
+from labkit.answers import Grader, grade
 from labkit.config import RunConfig
 from labkit.generation import RecordedGenerator, Request
 from labkit.prompting import encode
@@ -81,11 +82,18 @@ def prepare(folder: Path, config: RunConfig) -> None:
     runs.create(folder, config, problems)
 
 
-def run(folder: Path, shard: tuple[int, int] | None = None) -> str:
+def run(
+    folder: Path,
+    shard: tuple[int, int] | None = None,
+    algorithm: Callable[[Lab], None] = distill,
+    grader: Grader = grade,
+) -> str:
     """Start or continue a prepared run; returns its final state, `done` or `stopped`.
 
     With `shard` = (i, n) only its share of the first sampling is done: teacher and initial student on every n-th
     training question, from the i-th (see `labkit.shards`); a run begun so goes on so.
+    `algorithm`: what is done, in which order; the paper's, or one of your own made of the same stages.
+    `grader`: what counts as correct, in sampling and evaluation alike; by default the gold answer decides.
 
     Raises `LabError` for bad input. Any other failure is recorded in the run's status and log, and raised.
     """
@@ -101,13 +109,13 @@ def run(folder: Path, shard: tuple[int, int] | None = None) -> str:
             problems = runs.records(folder, "problems.jsonl", Problem)
             train = [problem for problem in problems if problem.split == "train"]
             test = [problem for problem in problems if problem.split == config.split]
-            lab = Lab(folder, config, train, test, _student(folder, config))
+            lab = Lab(folder, config, train, test, _student(folder, config), grader)
             if shard:
                 lab.train = train[shard[0] - 1 :: shard[1]]
                 initial_negatives(lab, chosen_traces(lab))
                 runs.write_status(folder, state="done", stage=None)
             else:
-                distill(lab)
+                algorithm(lab)
                 _finish(lab)
     return runs.status(folder)["state"]
 

@@ -28,7 +28,7 @@ FONT = "IBM Plex Sans, system-ui, sans-serif"
 
 
 def styled(figure: go.Figure, alt: str, height: int, **layout: Any) -> go.Figure:
-    """A figure in the lab's looks: transparent, no template, its sentence in `layout.meta.alt`."""
+    """The figure in the lab's looks; `alt` says what it shows to those who do not see it, `height` is in pixels."""
     figure.update_layout(
         template="none",
         paper_bgcolor="rgba(0,0,0,0)",
@@ -41,6 +41,7 @@ def styled(figure: go.Figure, alt: str, height: int, **layout: Any) -> go.Figure
         hoverlabel={"font": {"family": FONT}},
     )
     figure.update_layout(layout)
+    figure.update_annotations(font_size=12)  # titles of panels: at their usual 16 they run into each other
     figure.update_xaxes(gridcolor=GRID, zeroline=False, automargin=True)
     figure.update_yaxes(gridcolor=GRID, zeroline=False, automargin=True)
     return figure

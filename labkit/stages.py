@@ -11,6 +11,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from labkit import evaluation, models, runs, sampling, servers, serving, training, triplets
+from labkit.answers import Grader, grade
 from labkit.config import RunConfig
 from labkit.generation import Generator, RecordedGenerator, TransformersGenerator, render
 from labkit.prompts import prompt, worked_examples
@@ -19,13 +20,14 @@ from labkit.records import Answer, Problem, Score, Trace, Triplet
 
 @dataclass
 class Lab:
-    """A run in progress: its folder, settings, questions, and the student as it is now."""
+    """A run in progress: its folder, settings, questions, the student as it is now, and who says what is correct."""
 
     folder: Path
     config: RunConfig
     train: list[Problem]
     test: list[Problem]
     student: training.State
+    grader: Grader = grade
 
 
 def sample(lab: Lab, job: sampling.Job, wanted: dict[str, int]) -> triplets.Pools:
@@ -41,7 +43,8 @@ def sample(lab: Lab, job: sampling.Job, wanted: dict[str, int]) -> triplets.Pool
         rest = problems[finished:]
         counts = [wanted[problem.id] for problem in rest]
         with _bar(f"{job.stage}: {job.want} traces", len(problems), finished) as bar, _speaker(lab, job) as speaker:
-            for chunk in sampling.sample(speaker, rest, counts, job, lab.config, _alive(lab, bar)):
+            said = sampling.sample(speaker, rest, counts, job, lab.config, _alive(lab, bar), lab.grader)
+            for chunk in said:
                 finished = min(finished + lab.config.chunk, len(problems))
                 runs.append(lab.folder, file, chunk, finished)
                 bar.update(finished - bar.n)
@@ -133,7 +136,8 @@ def evaluate(lab: Lab) -> None:
     finished = runs.done(lab.folder, file)
     runs.write_status(lab.folder, state="evaluating", stage=f"after epoch {epoch}", epoch=epoch)
     with _bar(f"epoch {epoch}: test questions", len(lab.test), finished) as bar, _capped():
-        for chunk in evaluation.answer(_student(lab), lab.test[finished:], epoch, lab.config, _alive(lab, bar)):
+        rest = lab.test[finished:]
+        for chunk in evaluation.answer(_student(lab), rest, epoch, lab.config, _alive(lab, bar), lab.grader):
             finished += len(chunk)
             runs.append(lab.folder, file, chunk, finished)
             bar.update(len(chunk))
