@@ -8,9 +8,8 @@ from pathlib import Path
 
 from app import pieces, store
 from app.pieces import text
-from labkit import compare, published, statistics
+from labkit import compare, published, report_tables
 from labkit.compare import Comparison
-from labkit.figures import percent
 from labkit.records import Answer, Problem, Score
 
 PAGE = 40
@@ -38,38 +37,18 @@ def columns(runs_dir: Path, name: str, others: Sequence[str]) -> dict[str, tuple
     return shown
 
 
-def chance(where: Path) -> dict[str, float]:
-    """Accuracy of guessing, per benchmark, on the run's evaluated questions."""
-    return statistics.chance(problem for problem in store.problems(where).values() if problem.split != "train")
-
-
 def paper(shown: Mapping[str, tuple[Path, list[Score]]]) -> dict[tuple[str, str], float]:
     """(label, benchmark) -> the published accuracy, for runs of the paper's students on its benchmarks."""
-    found = {}
-    for label, (where, scores) in shown.items():
-        config = store.config(where)
-        for score in scores:
-            method = "zero-shot" if score.epoch == 0 else config.policy
-            if value := published.accuracy(config.student, method, score.benchmark):
-                found[label, score.benchmark] = value
-    return found
+    return {
+        (label, benchmark): value
+        for label, (where, scores) in shown.items()
+        for benchmark, value in published.beside(store.config(where), scores).items()
+    }
 
 
 def score_table(shown: Mapping[str, tuple[Path, list[Score]]]) -> str:
     """The bars in numbers."""
-    rows = []
-    for label, (_, scores) in shown.items():
-        for score in scores:
-            counts = [f"{getattr(score, name):,}" for name in ("correct", "wrong", "unparsed", "truncated", "total")]
-            strict = percent(score.strict_correct / max(score.total, 1))
-            span = f"{100 * score.low:.1f} – {100 * score.high:.1f}"
-            rows.append(
-                [text(label), text(score.benchmark), *counts, f"<b>{percent(score.accuracy)}</b>", span, strict]
-            )
-        mean = sum(score.accuracy for score in scores) / max(len(scores), 1)
-        rows.append([text(label), "<b>mean</b>", *[""] * 5, f"<b>{percent(mean)}</b>", "", ""])
-    signs = [f"{pieces.SIGNS[name]} {name}" for name in ("correct", "wrong", "unparsed", "truncated")]
-    table = pieces.table(["run", "benchmark", *signs, "total", "accuracy", "95 %", "by strict rules"], rows)
+    table = report_tables.scores({label: scores for label, (_, scores) in shown.items()})
     return f"<details><summary>The same in numbers</summary>{table}</details>"
 
 
@@ -106,45 +85,10 @@ def compared(runs_dir: Path, a: str, b: str) -> tuple[list[Comparison], list[tup
     return _compared(runs_dir, a, b, store.stamp(*paths))
 
 
-def comparison(rows: Sequence[Comparison], a: str, b: str) -> str:
+def comparison(rows: Sequence[Comparison]) -> str:
     """Verdict and table."""
-    head = ["benchmark", "questions", "A", "B", "B − A", "95 % (paired bootstrap)", "only A right", "only B right",
-            "p (exact McNemar)", "p (Holm)"]  # fmt: skip
-    cells = [_row(row) for row in rows]
-    whole = rows[-1]
-    table = pieces.table(head, cells, last_is_total=len(rows) > 1)
-    return f'<div class="panel"><p>{_verdict(whole, a, b)}</p>{table}</div>'
-
-
-def _row(row: Comparison) -> list[str]:
-    return [
-        text(row.benchmark), f"{row.questions:,}", percent(row.first), percent(row.second), _signed(row.difference),
-        f"{_signed(row.low)} … {_signed(row.high)}", str(row.only_first), str(row.only_second), _p(row.p),
-        "" if row.p_holm is None else _p(row.p_holm),
-    ]  # fmt: skip
-
-
-def _signed(value: float) -> str:
-    return f"{100 * value:+.1f}".replace("-", "−")
-
-
-def _p(value: float) -> str:
-    return "&lt; .001" if value < 0.001 else f"{value:.3f}"
-
-
-def _verdict(row: Comparison, a: str, b: str) -> str:
-    points = _signed(row.difference)
-    span = f"95 % interval {_signed(row.low)} to {_signed(row.high)}"
-    if row.low > 0 or row.high < 0:
-        better, size = ("B", row.difference) if row.difference > 0 else ("A", -row.difference)
-        return (
-            f"<b>{better} is better</b> by {100 * size:.1f} points on average over {row.questions:,} shared "
-            f"questions ({span})."
-        )
-    return (
-        f"<b>No difference shown</b>: B − A is {points} points over {row.questions:,} shared questions, and the "
-        f"{span} holds zero."
-    )
+    finding, told = compare.verdict(rows[-1])
+    return f'<div class="panel"><p><b>{finding}</b> {told}</p>{report_tables.comparison(rows)}</div>'
 
 
 def chosen(flips: Sequence[tuple[Answer, Answer]], direction: str) -> list[tuple[Answer, Answer]]:
@@ -162,21 +106,10 @@ def flip_list(problems: Mapping[str, Problem], flips: Sequence[tuple[Answer, Ans
     items = ""
     for first, second in flips[page * PAGE : (page + 1) * PAGE]:
         problem = problems.get(first.problem)
-        items += (
-            f'<button class="item" data-pick="{text(first.problem)}"><span class="where"><span>'
-            f"{text(first.problem)}</span><span>"
-            f"{pieces.outcome(first.outcome)} → {pieces.outcome(second.outcome)}</span></span>"
-            f'<span class="what">{text(problem.question[:200] if problem else "")}</span></button>'
-        )
-    last = (len(flips) - 1) // PAGE
-    off = ("disabled" if page <= 0 else ""), ("disabled" if page >= last else "")
-    return (
-        f'<div class="scroller" tabindex="0" role="group" aria-label="flips">{items}</div><div class="pager">'
-        f'<button data-pick="page:{page - 1}" {off[0]}>‹ Back</button><span>{len(flips):,} questions · page '
-        f"{page + 1} of "
-        f'{last + 1}</span><button data-pick="page:{page + 1}" {off[1]}>More ›</button></div>'
-        + pieces.mark("flip-list", current)
-    )
+        turn = f"{pieces.outcome(first.outcome)} → {pieces.outcome(second.outcome)}"
+        items += pieces.item(first.problem, text(first.problem), turn, problem.question if problem else "")
+    told = f"{len(flips):,} questions"
+    return pieces.paged("flips", items, told, page, (len(flips) - 1) // PAGE, ("flip-list", current))
 
 
 def flip(problem: Problem, first: Answer, second: Answer, a: str, b: str) -> str:

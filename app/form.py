@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 import types
 from typing import Any, Literal, Union, get_args, get_origin
 
 import gradio as gr
 from pydantic import ValidationError
 
-from labkit.config import RunConfig, recipe, recipes
-from labkit.records import LabError
+from labkit.config import RunConfig, recipes
 
 BASIC = ("method", "teacher", "student", "benchmarks", "problems", "k", "phi", "epochs", "seed")
 GROUPS = {
@@ -21,10 +19,14 @@ GROUPS = {
         "lam", "nll_span", "batch", "pairs_per_prompt", "learning_rate", "warmup", "weight_decay", "clip", "max_tokens",
         "max_length", "gradient_checkpointing",
     ),
+    "Servers": (
+        "concurrency", "choices", "timeout", "retries", "token_cap", "money_cap", "price_in", "price_out", "serve_wait",
+    ),
     "Running": ("evaluate_every", "checkpoint_steps", "chunk", "rows", "dtype"),
 }  # fmt: skip
 FIELDS = (*BASIC, *(field for group in GROUPS.values() for field in group))
-assert set(FIELDS) == set(RunConfig.model_fields) - {"recipe"}, "every setting has its place in the form"
+# `serve` is a command line: the browser does not get to say what is executed
+assert set(FIELDS) == set(RunConfig.model_fields) - {"recipe", "serve"}, "every setting has its place in the form"
 
 
 def widget(field: str, start: RunConfig) -> Any:
@@ -89,21 +91,6 @@ def read(name: str, values: tuple[Any, ...]) -> tuple[RunConfig | None, dict[str
             )
             errors.setdefault(field, told)
     return None, errors
-
-
-def command(name: str, base: str, config: RunConfig) -> str:
-    """The same run as a command: the recipe and what differs from it."""
-    try:
-        plain = recipe(base)
-    except LabError:
-        plain = None
-    parts = ["labkit", "distill", name or "NAME", *(["--recipe", base] if plain else [])]
-    for field in FIELDS:
-        value = getattr(config, field)
-        if plain is None or value != getattr(plain, field):
-            said = ",".join(value) if isinstance(value, tuple) else "none" if value is None else value
-            parts += ["--set", f"{field}={str(said).lower() if isinstance(said, bool) else said}"]
-    return " ".join(shlex.quote(str(part)) for part in parts)
 
 
 def fresh(base: str, taken: set[str]) -> str:

@@ -34,7 +34,10 @@ def start(runs_dir: Path, name: str, config: RunConfig) -> None:
     if folder.exists() or name in drafts(runs_dir) or name in store.folders(runs_dir):
         raise LabError(f"a run {name} exists: choose another name")
     where = runs_dir / ".drafts"
-    where.mkdir(parents=True, exist_ok=True)
+    try:
+        where.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LabError(f"{runs_dir}: cannot be written ({error.strerror}); see --runs-dir") from None
     (where / f"{name}.error").unlink(missing_ok=True)
     runs.replace(where / f"{name}.json", json.dumps(config.model_dump(mode="json"), indent=1) + "\n")
     with open(where / f"{name}.log", "wb") as log:

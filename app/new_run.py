@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from app.pieces import text
 from app.tab import LAST, QUIET
 from app.theme import live
 from labkit import runs
-from labkit.config import RunConfig, recipe
+from labkit.config import RunConfig, command, recipe
 from labkit.records import LabError
 
 DEFAULT = "pocket-quick"
@@ -29,74 +30,63 @@ def build(runs_dir: Path, pending: gr.State) -> dict[str, Any]:
     if launcher.demo_mode():
         return _demo(runs_dir, pending, token, told)
     with gr.Accordion("New run", open=False, elem_id="new-run") as folded:
-        with gr.Row(elem_classes="form-grid"):
-            base = gr.Dropdown(
-                form.recipe_names(),
-                value=DEFAULT,
-                label="recipe",
-                info="Settings to start from: how large, which models.",
-            )
-            name = gr.Textbox(
-                label="name",
-                elem_id="set-name",
-                max_length=100,
-                info="Letters, digits, '.', '_', '-'; names the folder.",
-            )
-        widgets, start_with = {}, recipe(DEFAULT)
-        with gr.Row(elem_classes="form-grid"):
-            widgets |= {field: form.widget(field, start_with) for field in form.BASIC}
-        with gr.Accordion("All other settings", open=False):
-            for title, group in form.GROUPS.items():
-                gr.HTML(f'<h2 class="sub">{title}</h2>', js_on_load=None)
-                with gr.Row(elem_classes="form-grid"):
-                    widgets |= {field: form.widget(field, start_with) for field in group}
-        fields = [widgets[field] for field in form.FIELDS]
+        base, name, fields = _fields()
         preview = live(elem_id="preview")
         start = gr.Button("Start", variant="primary", elem_id="start")
-
-    def filled(chosen: str) -> list[Any]:
-        return form.fill(recipe(chosen))
-
-    def previewed(called: str, chosen: str, *values: Any) -> str:
-        config, errors = form.read(chosen, values)
-        if refused := _name_error(runs_dir, called):
-            errors["name"] = refused
-        notes = f"<i hidden data-errors='{pieces.attribute(errors)}'></i>"
-        if config is None or errors:
-            lines = "".join(
-                f"<li><b>{text(field or 'settings')}</b>: {text(why)}</li>" for field, why in errors.items()
-            )
-            return f'{notes}<div class="trouble"><b>Not yet.</b><ul>{lines}</ul></div>'
-        said = text(form.command(called, chosen, config))
-        return (
-            f'{notes}<div class="panel">{estimate.estimate(runs_dir, config)}<p>The same from a terminal: <button '
-            'class="small-button" '
-            f'data-copy="command">Copy</button></p><pre class="command" id="command">{said}</pre></div>'
-        )
-
-    def started(called: str, chosen: str, *values: Any) -> list[Any]:
-        try:
-            require(values[-1])
-            config, errors = form.read(chosen, values[:-1])
-            if config is None:
-                raise LabError("; ".join(f"{field}: {why}" for field, why in errors.items()))
-            launcher.start(runs_dir, called, config)
-        except LabError as error:
-            return [pieces.problem_of(error), gr.skip(), gr.skip(), gr.skip()]
-        return [
-            _good(called),
-            called,
-            gr.Accordion(open=False),
-            form.fresh(called, set(store.folders(runs_dir)) | {called}),
-        ]
-
-    everything = [name, base, *fields]
-    base.input(filled, base, fields, **QUIET)
-    gr.on([one.change for one in everything], previewed, everything, preview, **LAST)
-    start.click(
-        started, [*everything, token], [told, pending, folded, name], js="(...values) => lab.signed(...values)", **QUIET
-    )
+    everything, sign = [name, base, *fields], "(...values) => lab.signed(...values)"
+    base.input(lambda chosen: form.fill(recipe(chosen)), base, fields, **QUIET)
+    gr.on([one.change for one in everything], partial(_previewed, runs_dir), everything, preview, **LAST)
+    outputs = [told, pending, folded, name]
+    start.click(partial(_started, runs_dir), [*everything, token], outputs, js=sign, **QUIET)
     return {"folded": folded, "recipe": base, "name": name, "fields": fields}
+
+
+def _fields() -> tuple[gr.Dropdown, gr.Textbox, list[Any]]:
+    """Recipe, name, and a widget per setting in the order of `form.FIELDS`; all but the basic ones are folded."""
+    with gr.Row(elem_classes="form-grid"):
+        info = "Settings to start from: how large, which models."
+        base = gr.Dropdown(form.recipe_names(), value=DEFAULT, label="recipe", info=info)
+        info = "Letters, digits, '.', '_', '-'; names the folder."
+        name = gr.Textbox(label="name", elem_id="set-name", max_length=100, info=info)
+    widgets, start_with = {}, recipe(DEFAULT)
+    with gr.Row(elem_classes="form-grid"):
+        widgets |= {field: form.widget(field, start_with) for field in form.BASIC}
+    with gr.Accordion("All other settings", open=False):
+        for title, group in form.GROUPS.items():
+            gr.HTML(f'<h2 class="sub">{title}</h2>', js_on_load=None)
+            with gr.Row(elem_classes="form-grid"):
+                widgets |= {field: form.widget(field, start_with) for field in group}
+    return base, name, [widgets[field] for field in form.FIELDS]
+
+
+def _previewed(runs_dir: Path, called: str, chosen: str, *values: Any) -> str:
+    """What is wrong, at its field and in words; or else the estimate and the command."""
+    config, errors = form.read(chosen, values)
+    if refused := _name_error(runs_dir, called):
+        errors["name"] = refused
+    notes = f"<i hidden data-errors='{pieces.attribute(errors)}'></i>"
+    if config is None or errors:
+        lines = "".join(f"<li><b>{text(field or 'settings')}</b>: {text(why)}</li>" for field, why in errors.items())
+        return f'{notes}<div class="trouble"><b>Not yet.</b><ul>{lines}</ul></div>'
+    return (
+        f'{notes}<div class="panel">{estimate.estimate(runs_dir, config)}<p>The same from a terminal: '
+        '<button class="small-button" data-copy="command">Copy</button></p>'
+        f'<pre class="command" id="command">{text(command(called, config))}</pre></div>'
+    )
+
+
+def _started(runs_dir: Path, called: str, chosen: str, *values: Any) -> list[Any]:
+    """The Start button: a message, the run to choose when it is there, the form folded, and a free name."""
+    try:
+        require(values[-1])
+        config, errors = form.read(chosen, values[:-1])
+        if config is None:
+            raise LabError("; ".join(f"{field}: {why}" for field, why in errors.items()))
+        launcher.start(runs_dir, called, config)
+    except LabError as error:
+        return [pieces.problem_of(error), gr.skip(), gr.skip(), gr.skip()]
+    free = form.fresh(called, set(store.folders(runs_dir)) | {called})
+    return [_good(called), called, gr.Accordion(open=False), free]
 
 
 def _demo(runs_dir: Path, pending: gr.State, token: gr.Textbox, told: gr.HTML) -> dict[str, Any]:

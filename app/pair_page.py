@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import re
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -14,10 +12,10 @@ from app import pieces, store
 from app.pieces import text
 from app.trace_page import stage_of
 from labkit import triplets
+from labkit.markup import differences
 from labkit.records import Trace, Triplet
 
 PAGE = 40
-LONG = 6000  # words of a side beyond which no differences are worked out
 SOURCES = ("all", "initial student", "newest student", "teacher", "none")
 
 
@@ -48,22 +46,10 @@ def listing(where: Path, epoch: int, lines: Sequence[int], current: int, page: i
     part = lines[page * PAGE : (page + 1) * PAGE]
     items = ""
     for line, one in zip(part, store.read(store.triplets(where, epoch), Triplet, np.array(part)), strict=True):
-        problem = problems[one.problem]
-        items += (
-            f'<button class="item" data-pick="{line}"><span class="where"><span>'
-            f"{text(one.problem.replace('/train/', ' '))}"
-            f" · {one.draw}</span><span>{_source(one)}</span></span>"
-            f'<span class="what">{text(problem.question[:200])}</span></button>'
-        )
-    last = (len(lines) - 1) // PAGE
-    off = ("disabled" if page <= 0 else ""), ("disabled" if page >= last else "")
-    return (
-        f'<div class="scroller" tabindex="0" role="group" aria-label="pairs">{items}</div>'
-        f'<div class="pager"><button data-pick="page:{page - 1}" {off[0]}>‹ Back</button><span>{len(lines):,} '
-        "pairs · page "
-        f'{page + 1} of {last + 1}</span><button data-pick="page:{page + 1}" {off[1]}>More ›</button></div>'
-        + pieces.mark("pair-list", str(current))
-    )
+        where_ = f"{text(one.problem.replace('/train/', ' '))} · {one.draw}"
+        items += pieces.item(str(line), where_, _source(one), problems[one.problem].question)
+    told = f"{len(lines):,} pairs"
+    return pieces.paged("pairs", items, told, page, (len(lines) - 1) // PAGE, ("pair-list", str(current)))
 
 
 def _source(one: Triplet) -> str:
@@ -124,21 +110,6 @@ def _card(where: Path, name: str, said: str, trace: Trace | None, marks: list[tu
         f'<div class="said" dir="auto" tabindex="0" role="group" aria-label="{name}">{body}</div><footer>'
         f"{source}</footer></article>"
     )
-
-
-def differences(first: str, second: str) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-    """Character ranges of the words that only one of two texts has, in each of them; none for very long texts."""
-    words = [list(re.finditer(r"\w+|[^\w\s]", one)) for one in (first, second)]
-    if max(map(len, words)) > LONG:
-        return [], []
-    plain = [[word[0].lower() for word in side] for side in words]
-    ranges: tuple[list[tuple[int, int]], list[tuple[int, int]]] = ([], [])
-    for tag, a, b, c, d in difflib.SequenceMatcher(None, *plain, autojunk=False).get_opcodes():
-        if tag != "equal":
-            for side, (start, end) in enumerate(((a, b), (c, d))):
-                if end > start:
-                    ranges[side].append((words[side][start].start(), words[side][end - 1].end()))
-    return ranges
 
 
 def step(where: Path, epoch: int, line: int) -> str | None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gradio as gr
 
-from app import form, launcher, new_run, pieces, run_page, store
+from app import form, launcher, new_run, pieces, reports, run_page, store
 from app.tab import QUIET, Tab
 from app.theme import live, plot
 from labkit import figures, queueing, runs
@@ -19,19 +21,61 @@ SIGN = "(...values) => lab.signed(...values)"
 
 
 def build(runs_dir: Path, run: gr.Dropdown) -> Tab:
-    """Lay the tab out."""
+    """Lay the tab out and wire it."""
     seen, pending, token = gr.State({}), gr.State(""), gr.Textbox(visible=False)
     parts = new_run.build(runs_dir, pending)
+    at = _layout()
+    timer = gr.Timer(1, active=False)
+    drawn = [at.listed, at.head, at.go, at.halt, at.remove, at.curves, at.accuracy, at.log, at.settings, seen]
+    name_box = [parts["name"]] if parts else []
+
+    def enter(name: str, params: dict[str, str], before: dict[str, Any]) -> list[Any]:
+        fresh = [gr.skip() if before else form.fresh("run", set(store.folders(runs_dir)))] if parts else []
+        return [*_drawn(runs_dir, name, before), *fresh]
+
+    def picked(event: gr.EventData, signature: str) -> list[Any]:
+        return _picked(runs_dir, parts, str(getattr(event, "pick", "")), signature)
+
+    redraw = {"fn": partial(_ticked, runs_dir), "inputs": [run, pending, seen], "outputs": [*drawn, run, pending]}
+    timer.tick(**redraw, **QUIET)
+    filled = [parts["folded"], parts["recipe"], parts["name"], *parts["fields"]] if parts else []
+    at.listed.click(picked, token, [run, at.told, *filled], js=SIGN, **QUIET)
+    for button, change, done in (
+        (at.go, launcher.resume, "starts, or waits its turn in the queue."),
+        (at.halt, launcher.stop, "saves and stops after the step in hand."),
+        (at.yes, launcher.delete, "is deleted."),
+    ):
+        acted = partial(_acted, runs_dir, change, done)
+        button.click(acted, [run, token], [at.told, at.asking], js=SIGN, **QUIET).then(**redraw, **QUIET)
+    at.remove.click(partial(_asked, runs_dir), run, [at.asked, at.asking], **QUIET)
+    at.no.click(lambda: gr.Row(visible=False), None, at.asking, **QUIET)
+    reports.wire(at.report, partial(reports.of_run, runs_dir), [run], at.told)
+    if parts:
+        at.again.click(partial(_duplicated, runs_dir, parts), run, filled, **QUIET)
+    return Tab(enter, [run, seen], [*drawn, *name_box], [timer])
+
+
+def _layout() -> SimpleNamespace:
+    """The widgets of the tab below the form, by name."""
     with gr.Row(elem_classes="columns"):
         with gr.Column(scale=4, min_width=280, elem_classes="list"):
             listed = live(elem_id="run-list")
         with gr.Column(scale=12, min_width=380, elem_classes="main"):
             head = live(elem_id="run-head", classes="panel")
-            with gr.Row(visible=not launcher.demo_mode()):
-                go = gr.Button("Start or resume", variant="primary", size="sm", elem_id="run-resume", interactive=False)
-                halt = gr.Button("Stop", size="sm", elem_id="run-stop", interactive=False)
-                again = gr.Button("Duplicate with these settings", size="sm", elem_id="run-duplicate")
-                remove = gr.Button("Delete …", size="sm", elem_id="run-delete", interactive=False)
+            with gr.Row():
+                free = not launcher.demo_mode()
+                go = gr.Button(
+                    "Start or resume",
+                    variant="primary",
+                    size="sm",
+                    elem_id="run-resume",
+                    interactive=False,
+                    visible=free,
+                )
+                halt = gr.Button("Stop", size="sm", elem_id="run-stop", interactive=False, visible=free)
+                report = gr.Button("Report", size="sm", elem_id="run-report")
+                again = gr.Button("Duplicate with these settings", size="sm", elem_id="run-duplicate", visible=free)
+                remove = gr.Button("Delete …", size="sm", elem_id="run-delete", interactive=False, visible=free)
             with gr.Row(visible=False, elem_classes="ask") as asking:
                 asked = live()
                 yes = gr.Button("Delete for good", variant="stop", size="sm", elem_id="run-delete-yes")
@@ -42,79 +86,68 @@ def build(runs_dir: Path, run: gr.Dropdown) -> Tab:
             log = live(elem_id="run-log")
             with gr.Accordion("Settings of this run", open=False):
                 settings = live(elem_id="run-settings")
-    timer = gr.Timer(1, active=False)
-    drawn = [listed, head, go, halt, remove, curves, accuracy, log, settings]
+    return SimpleNamespace(
+        listed=listed, head=head, go=go, halt=halt, report=report, again=again, remove=remove, asking=asking,
+        asked=asked, yes=yes, no=no, told=told, curves=curves, accuracy=accuracy, log=log, settings=settings,
+    )  # fmt: skip
 
-    def tick(name: str, expected: str, before: dict[str, Any]) -> list[Any]:
-        names = store.folders(runs_dir)
-        chosen, rest = gr.skip(), expected
-        if expected and expected in names:
-            name, chosen, rest = expected, gr.Dropdown(list(names), value=expected), ""
-        values, after = _unchanged(_view(runs_dir, name), before)
-        return [*values, after, chosen, rest]
 
-    def enter(name: str, params: dict[str, str], before: dict[str, Any]) -> list[Any]:
-        values, after = _unchanged(_view(runs_dir, name), before)
-        fresh = [gr.skip() if before else form.fresh("run", set(store.folders(runs_dir)))] if parts else []
-        return [*values, after, *fresh]
+def _drawn(runs_dir: Path, name: str | None, before: dict[str, Any]) -> list[Any]:
+    """The parts of the tab, those that have changed since `before`, and what to compare with next time."""
+    view = _view(runs_dir, name)
+    marks = {part: mark for part, (mark, _) in view.items()}
+    values = [gr.skip() if before.get(part, ...) == marks[part] else draw() for part, (_, draw) in view.items()]
+    return [*values, marks]
 
-    def act(change: Callable[[str], Any], done: str) -> Callable[[str, str], list[Any]]:
-        def acted(name: str, signature: str) -> list[Any]:
-            try:
-                new_run.require(signature)
-                change(name)
-            except LabError as error:
-                return [pieces.problem_of(error), gr.Row(visible=False)]
-            return [f'<div class="good"><b>✓</b> {pieces.text(name)}: {done}</div>', gr.Row(visible=False)]
 
-        return acted
+def _ticked(runs_dir: Path, name: str, expected: str, before: dict[str, Any]) -> list[Any]:
+    """A tick: what has changed; a run that was just started is chosen as soon as its folder is there."""
+    names = store.folders(runs_dir)
+    if expected and expected in names:
+        return [*_drawn(runs_dir, expected, before), gr.Dropdown(list(names), value=expected), ""]
+    return [*_drawn(runs_dir, name, before), gr.skip(), expected]
 
-    def ask(name: str) -> list[Any]:
-        size = launcher.size(store.folder(runs_dir, name)) / 1e6
-        question = (
-            f"Delete <b>{pieces.text(name)}</b> with its {size:.1f} MB of traces, answers and weights? There is "
-            "no way back."
-        )
-        return [question, gr.Row(visible=True)]
 
-    def duplicated(name: str) -> list[Any]:
-        config = store.config(store.folder(runs_dir, name))
-        return new_run.refill(parts, runs_dir, config, form.fresh(name, set(store.folders(runs_dir))))
+def _acted(runs_dir: Path, change: Callable[[Path, str], Any], done: str, name: str, signature: str) -> list[Any]:
+    """What a button does, if the page may; says so, or why not."""
+    try:
+        new_run.require(signature)
+        change(runs_dir, name)
+    except LabError as error:
+        return [pieces.problem_of(error), gr.Row(visible=False)]
+    return [f'<div class="good"><b>✓</b> {pieces.text(name)}: {done}</div>', gr.Row(visible=False)]
 
-    def picked(event: gr.EventData, signature: str) -> list[Any]:
-        verb, _, name = str(getattr(event, "pick", "")).partition(":")
-        skipped = [gr.skip()] * (3 + len(form.FIELDS) if parts else 0)
-        names = store.folders(runs_dir)
-        if verb == "run":
-            return [gr.Dropdown(list(names), value=name) if name in names else gr.skip(), "", *skipped]
-        try:
-            new_run.require(signature)
-            if verb == "mend":
-                config = configure(launcher.draft_settings(runs_dir, name))
-                launcher.dismiss(runs_dir, name)
-                return [gr.skip(), "", *new_run.refill(parts, runs_dir, config, name)]
-            _queue(runs_dir, verb, name)
-        except LabError as error:
-            return [gr.skip(), pieces.problem_of(error), *skipped]
-        return [gr.skip(), "", *skipped]
 
-    filled = [parts["folded"], parts["recipe"], parts["name"], *parts["fields"]] if parts else []
-    timer.tick(tick, [run, pending, seen], [*drawn, seen, run, pending], **QUIET)
-    listed.click(picked, token, [run, told, *filled], js=SIGN, **QUIET)
-    for button, change, done in (
-        (go, lambda name: launcher.resume(runs_dir, name), "starts, or waits its turn in the queue."),
-        (halt, lambda name: launcher.stop(runs_dir, name), "saves and stops after the step in hand."),
-        (yes, lambda name: launcher.delete(runs_dir, name), "is deleted."),
-    ):
-        button.click(act(change, done), [run, token], [told, asking], js=SIGN, **QUIET).then(
-            tick, [run, pending, seen], [*drawn, seen, run, pending], **QUIET
-        )
-    remove.click(ask, run, [asked, asking], **QUIET)
-    no.click(lambda: gr.Row(visible=False), None, asking, **QUIET)
-    if parts:
-        again.click(duplicated, run, filled, **QUIET)
-    name_box = [parts["name"]] if parts else []
-    return Tab(enter, [run, seen], [*drawn, seen, *name_box], [timer])
+def _asked(runs_dir: Path, name: str) -> list[Any]:
+    """The question before a run is deleted."""
+    size = launcher.size(store.folder(runs_dir, name)) / 1e6
+    what = f"<b>{pieces.text(name)}</b> with its {size:.1f} MB of traces, answers and weights"
+    return [f"Delete {what}? There is no way back.", gr.Row(visible=True)]
+
+
+def _duplicated(runs_dir: Path, parts: dict[str, Any], name: str) -> list[Any]:
+    """The form with a run's settings, under a free name."""
+    config = store.config(store.folder(runs_dir, name))
+    return new_run.refill(parts, runs_dir, config, form.fresh(name, set(store.folders(runs_dir))))
+
+
+def _picked(runs_dir: Path, parts: dict[str, Any], pick: str, signature: str) -> list[Any]:
+    """A click in the list: `run:NAME` chooses it, `mend:NAME` fills the form, the others change the queue."""
+    verb, _, name = pick.partition(":")
+    skipped = [gr.skip()] * (3 + len(form.FIELDS) if parts else 0)
+    names = store.folders(runs_dir)
+    if verb == "run":
+        return [gr.Dropdown(list(names), value=name) if name in names else gr.skip(), "", *skipped]
+    try:
+        new_run.require(signature)
+        if verb == "mend":
+            config = configure(launcher.draft_settings(runs_dir, name))
+            launcher.dismiss(runs_dir, name)
+            return [gr.skip(), "", *new_run.refill(parts, runs_dir, config, name)]
+        _queue(runs_dir, verb, name)
+    except LabError as error:
+        return [gr.skip(), pieces.problem_of(error), *skipped]
+    return [gr.skip(), "", *skipped]
 
 
 def _queue(runs_dir: Path, verb: str, name: str) -> None:
@@ -168,14 +201,6 @@ def _nothing(listed: str, error: LabError) -> dict[str, tuple[Any, Callable[[], 
         "halt": off,
         "remove": off, "curves": blank, "accuracy": blank, "log": blank, "settings": blank,
     }  # fmt: skip
-
-
-def _unchanged(
-    view: dict[str, tuple[Any, Callable[[], Any]]], before: dict[str, Any]
-) -> tuple[list[Any], dict[str, Any]]:
-    """The parts as outputs, skipping those whose mark is the same as before; and the marks."""
-    marks = {part: mark for part, (mark, _) in view.items()}
-    return [gr.skip() if before.get(part, ...) == marks[part] else draw() for part, (_, draw) in view.items()], marks
 
 
 def _curves(where: Path) -> str:

@@ -30,10 +30,8 @@ def listing(where: Path, found: Found, current: str, page: int) -> str:
     problems = store.problems(where)
     part = range(page * PAGE, min((page + 1) * PAGE, len(found.problems)))
     items = "".join(_item(problems[found.problems[i]], found.counts[i], found.tokens[i]) for i in part)
-    return (
-        f'<div class="scroller" tabindex="0" role="group" aria-label="problems">{items}</div>{_pager(found, page)}'
-        + pieces.mark("trace-list", current)
-    )
+    told, last = f"{len(found.problems):,} problems, {found.traces:,} traces", (len(found.problems) - 1) // PAGE
+    return pieces.paged("problems", items, told, page, last, ("trace-list", current))
 
 
 def _item(problem: Problem, counts: np.ndarray, tokens: float) -> str:
@@ -43,23 +41,9 @@ def _item(problem: Problem, counts: np.ndarray, tokens: float) -> str:
         for name, n in zip(OUTCOMES, counts, strict=True)
         if n
     )
-    short = problem.id.replace("/train/", " ")
     rate = f"✓ {counts[0]}/{total} · {tokens:.0f} tok" if total else "no traces"
-    return (
-        f'<button class="item" data-pick="{text(problem.id)}"><span class="where"><span>{text(short)}</span>'
-        f'<span>{rate}</span></span><span class="what">{text(problem.question[:240])}</span>'
-        f'<span class="rate" aria-hidden="true">{bars}</span></button>'
-    )
-
-
-def _pager(found: Found, page: int) -> str:
-    last = (len(found.problems) - 1) // PAGE
-    off = ("disabled" if page <= 0 else ""), ("disabled" if page >= last else "")
-    return (
-        f'<div class="pager"><button data-pick="page:{page - 1}" {off[0]}>‹ Back</button>'
-        f"<span>{len(found.problems):,} problems, {found.traces:,} traces · page {page + 1} of {last + 1}</span>"
-        f'<button data-pick="page:{page + 1}" {off[1]}>More ›</button></div>'
-    )
+    bar = f'<span class="rate" aria-hidden="true">{bars}</span>'
+    return pieces.item(problem.id, text(problem.id.replace("/train/", " ")), rate, problem.question, bar)
 
 
 def detail(problem: Problem, traces: Sequence[Trace], query: Query, config: RunConfig) -> str:

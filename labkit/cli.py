@@ -31,6 +31,10 @@ Recipe = Annotated[str | None, typer.Option(help="Settings to start from: a ship
 Set = Annotated[list[str] | None, typer.Option("--set", help="Change a setting: field=value. See `labkit settings`.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Data = Annotated[str | None, typer.Option(help="Folder with one sub-folder per benchmark (train.jsonl, test.jsonl).")]
+StandIn = Annotated[
+    bool,
+    typer.Option("--stand-in", help="Tiny random models of the same shape in place of the paper's, and a few rows."),
+]
 Benchmarks = Annotated[str | None, typer.Option(help="Benchmarks, comma-separated.")]
 RUNS = Path("runs")
 
@@ -42,6 +46,7 @@ def distill(
     set_: Set = None,
     data: Data = None,
     benchmarks: Benchmarks = None,
+    stand_in: StandIn = False,
     runs_dir: RunsDir = RUNS,
     as_json: Json = False,
 ) -> None:
@@ -54,9 +59,12 @@ def distill(
 
     folder = runs.folder_of(runs_dir, name)
     if recipe or not (folder / "config.json").exists():
-        distilling.prepare(folder, _settings(recipe or "pocket", set_, data, benchmarks))
-    elif set_ or data or benchmarks:
-        raise LabError(f"run {name} exists: continue it without --set, --data and --benchmarks, or choose another name")
+        beside = folder.with_name(f"{name}.stand-in") if stand_in else None
+        distilling.prepare(folder, _settings(recipe or "pocket", set_, data, benchmarks, beside))
+    elif data or benchmarks:
+        raise LabError(f"run {name} exists: continue it without --data and --benchmarks, or choose another name")
+    elif set_:
+        runs.adjust(folder, configuring.parse_changes(set_))
     state = distilling.run(folder)
     if state == "stopped":
         raise typer.Exit(3)
@@ -68,10 +76,56 @@ def distill(
         )
 
 
-def _settings(recipe: str, set_: list[str] | None, data: str | None, benchmarks: str | None) -> configuring.RunConfig:
+def _settings(
+    recipe: str, set_: list[str] | None, data: str | None, benchmarks: str | None, stand_in: Path | None = None
+) -> configuring.RunConfig:
+    """The recipe with what was given on top; with `stand_in`, cut down, and with the models made in that folder."""
     changes: dict[str, Any] = configuring.parse_changes(set_ or [])
     given = {"data": data, "benchmarks": benchmarks}
-    return configuring.recipe(recipe, {**changes, **{key: value for key, value in given.items() if value is not None}})
+    changes |= {key: value for key, value in given.items() if value is not None}
+    if not stand_in:
+        return configuring.recipe(recipe, changes)
+    from labkit import standins
+
+    return standins.prepare(stand_in, standins.settings(recipe, changes))
+
+
+@app.command()
+def sample(
+    name: Name,
+    shard: Annotated[str, typer.Option(help="Which part of how many, as 3/8.")],
+    recipe: Recipe = None,
+    set_: Set = None,
+    data: Data = None,
+    benchmarks: Benchmarks = None,
+    runs_dir: RunsDir = RUNS,
+) -> None:
+    """Sample one part of a run's first traces, on a machine of its own; `labkit merge` puts the parts together.
+
+    Example: `labkit sample big --recipe smol --shard 3/8` writes runs/big.shard-3-of-8; the same command continues it.
+    """
+    from labkit import distill as distilling
+    from labkit import shards
+
+    part = shards.parse(shard)
+    folder = shards.folder_of(runs_dir, name, part)
+    if recipe or not (folder / "config.json").exists():
+        distilling.prepare(folder, _settings(recipe or "pocket", set_, data, benchmarks))
+    elif set_:
+        runs.adjust(folder, configuring.parse_changes(set_))
+    if shards.sample(folder, part) == "stopped":
+        raise typer.Exit(3)
+    print(f"{folder}: done; with all parts in one place: labkit merge {name}")
+
+
+@app.command()
+def merge(name: Name, runs_dir: RunsDir = RUNS) -> None:
+    """Put the finished parts of `labkit sample` together into one run, which `labkit distill NAME` then continues."""
+    from labkit import shards
+
+    counts = shards.merge(runs_dir, name)
+    print(f"{runs_dir / name}: " + ", ".join(f"{count} traces of {stage}" for stage, count in counts.items()))
+    print(f"continue with: labkit distill {name}")
 
 
 @app.command()
@@ -82,17 +136,21 @@ def methods(
     set_: Set = None,
     data: Data = None,
     benchmarks: Benchmarks = None,
+    stand_in: StandIn = False,
     runs_dir: RunsDir = RUNS,
     as_json: Json = False,
 ) -> None:
-    """Run the paper's six methods on the same questions and print one table.
+    """Run the paper's six methods, or the variants that a recipe lists, on the same questions and print one table.
 
     Example: `labkit methods pocket-table --recipe pocket-quick --seeds 1`. Each method and seed is a run of its own,
     NAME.METHOD.sSEED; the same command continues where it was stopped.
     """
     from labkit import methods as grouping
 
-    cells = grouping.group(runs_dir, name, _settings(recipe or "pocket-quick", set_, data, benchmarks), seeds)
+    recipe = recipe or "pocket-quick"
+    beside = runs.folder_of(runs_dir, f"{name}.stand-in") if stand_in else None
+    base = _settings(recipe, set_, data, benchmarks, beside)
+    cells = grouping.group(runs_dir, name, base, seeds, configuring.variants(recipe) or grouping.METHODS)
     states = grouping.run_group(cells)
     rows = grouping.table(cells)
     print(json.dumps(rows)) if as_json else _print_methods(rows, seeds)
@@ -217,6 +275,43 @@ def _comparison(row: comparing.Comparison) -> list[str]:
     ]  # fmt: skip
 
 
+@app.command("export")
+def export_(
+    name: Name,
+    kind: Annotated[str, typer.Option("--format", help="trl, llama-factory, axolotl, dataset, model or lm-eval.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="New folder to write.")],
+    epoch: Annotated[int | None, typer.Option(min=1, help="Only this epoch's pairs (default: all).")] = None,
+    runs_dir: RunsDir = RUNS,
+) -> None:
+    """Write a run's pairs, traces or student for other tools. Nothing is uploaded.
+
+    Example: `labkit export demo --format trl -o demo-trl`
+    """
+    from labkit import export as exporting
+
+    print(f"{out}: {exporting.export(runs.folder_of(runs_dir, name), kind, out, epoch)}")
+
+
+@app.command()
+def report(
+    names: Annotated[list[str], typer.Argument(help="A run, two runs to compare, or the name of a group of methods.")],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="File to write; report-NAME.html if none.")
+    ] = None,
+    runs_dir: RunsDir = RUNS,
+) -> None:
+    """Write one HTML file to hand in: scores, pairs, statistics and settings; offline, nothing else needed.
+
+    Examples: `labkit report demo` · `labkit report first second -o both.html` · `labkit report my-table`
+    """
+    from labkit import report as reporting
+
+    document = reporting.make(runs_dir, names)
+    path = output or Path(f"report-{'-'.join(names)}.html")
+    reporting.write(document, path)
+    print(f"{path} ({path.stat().st_size / 1e6:.1f} MB): open it in a browser, print it, hand it in")
+
+
 @app.command()
 def stop(name: Name, runs_dir: RunsDir = RUNS) -> None:
     """Ask a live run to save and stop after the step in hand."""
@@ -259,6 +354,23 @@ def app_(
     from app.main import launch
 
     launch(runs_dir, port, host=host)
+
+
+@app.command("convert-internlm2")
+def convert_internlm2(
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="Folder of an InternLM2 or InternLM2.5 checkpoint.")],
+    target: Annotated[Path, typer.Argument(metavar="DST", help="Folder to write; it must not exist.")],
+) -> None:
+    """Write an InternLM2 checkpoint as a plain Llama one, tokenizer and chat template included.
+
+    Not needed for labkit itself, which reads such folders as they are: for vLLM, llama.cpp, TRL and the rest.
+    """
+    from labkit import conversion
+
+    words = conversion.convert(source, target)
+    print(
+        f"{target}: a plain Llama checkpoint" + ("" if words else ", without a tokenizer: SRC has no tokenizer.model")
+    )
 
 
 @app.command("pocket-build")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from labkit import runs
-from labkit.records import Answer, LabError, Score
+from labkit.records import Answer, LabError, Problem, Score
 from labkit.statistics import holm, mcnemar, paired_bootstrap
 
 
@@ -87,3 +88,30 @@ def flips(first: dict[str, Answer], second: dict[str, Answer]) -> list[tuple[Ans
     """The questions that just one of the two runs got right, both answers side by side."""
     pairs = [(first[problem], second[problem]) for problem in first if problem in second]
     return [pair for pair in pairs if (pair[0].outcome == "correct") != (pair[1].outcome == "correct")]
+
+
+def verdict(row: Comparison, first: str = "A", second: str = "B") -> tuple[str, str]:
+    """What a row says in plain words, as (the finding, its numbers): a difference is shown only if the paired interval
+    leaves zero out."""
+    change, span = points(row.difference), f"95 % interval {points(row.low)} to {points(row.high)}"
+    if row.low > 0 or row.high < 0:
+        better, size = (second, row.difference) if row.difference > 0 else (first, -row.difference)
+        return f"{better} is better by {100 * size:.1f} points", f"over {row.questions:,} shared questions ({span})."
+    told = f"{second} − {first} is {change} points over {row.questions:,} shared questions, and the {span} holds zero."
+    return "No difference shown:", told
+
+
+def points(value: float) -> str:
+    """A fraction as signed percentage points with one decimal and a true minus sign."""
+    return f"{100 * value:+.1f}".replace("-", "−")
+
+
+def chance(problems: Iterable[Problem]) -> dict[str, float]:
+    """Accuracy of guessing, per benchmark of the questions that are evaluated: one over the number of choices, one
+    half for yes and no, 0 otherwise."""
+    found: dict[str, list[float]] = {}
+    for problem in problems:
+        if problem.split != "train":
+            guess = 1 / len(problem.choices) if problem.choices else 0.5 if problem.kind == "boolean" else 0.0
+            found.setdefault(problem.benchmark, []).append(guess)
+    return {name: sum(values) / len(values) for name, values in found.items()}

@@ -6,6 +6,8 @@ config = recipe("pocket", {"phi": "1", "epochs": "3"})
 from __future__ import annotations
 
 import difflib
+import re
+import shlex
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,6 +18,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from labkit.records import LabError
 
 METHODS = ("zero-shot", "single-cot", "diverse-cot", "orpo")
+# settings that may change when a run goes on: they decide how it gets its traces, not which it asks for
+ADJUSTABLE = frozenset(
+    {"concurrency", "timeout", "retries", "token_cap", "money_cap", "price_in", "price_out", "serve", "serve_wait"}
+)
 
 
 def _split(value: Any) -> Any:
@@ -44,10 +50,13 @@ class RunConfig(BaseModel):
     teacher: str = Field(
         "pocket:teacher",
         min_length=1,
-        description="Folder, hub id, gguf:FILE, smollm2, pocket:NAME, or recorded traces as traces:FILE.",
+        description="Folder, hub id, gguf:FILE, smollm2, pocket:NAME; a server as http://HOST:PORT/v1#MODEL; "
+        "or recorded traces as traces:FILE.",
     )
     student: str = Field(
-        "pocket:student-neox", min_length=1, description="Folder, hub id, gguf:FILE, smollm2 or pocket:NAME."
+        "pocket:student-neox",
+        min_length=1,
+        description="Folder, hub id, gguf:FILE, smollm2 or pocket:NAME; a server's address for method zero-shot.",
     )
     benchmarks: Names = Field(
         min_length=1, description="Benchmark names, comma-separated; or paths of question files (.jsonl, .csv)."
@@ -76,6 +85,29 @@ class RunConfig(BaseModel):
     rouge_threshold: float = Field(
         0.8, ge=0, le=1, description="A trace whose ROUGE-L F1 with a kept one is above this is a near-copy; 1 is off."
     )
+    # servers
+    concurrency: int = Field(8, ge=1, le=1024, description="Requests to a server in flight at the same time.")
+    choices: int = Field(
+        1, ge=1, le=128, description="Draws asked for in one request to a server (its n): the prompt is paid for once."
+    )
+    timeout: float = Field(600.0, gt=0, le=86400, description="Seconds a server has for one answer.")
+    retries: int = Field(
+        6, ge=0, le=100, description="Times a request is sent again after 429, 5xx, a timeout or a broken answer."
+    )
+    token_cap: OptionalCount = Field(
+        None, description="Most tokens, in and out, that servers may be paid for; the run stops before. Can be raised."
+    )
+    money_cap: Annotated[Annotated[float, Field(gt=0)] | None, BeforeValidator(_none)] = Field(
+        None, description="Most money that servers may be paid, by the two prices; the run stops before. Can be raised."
+    )
+    price_in: float = Field(0.0, ge=0, description="Price of a million prompt tokens, for money_cap.")
+    price_out: float = Field(0.0, ge=0, description="Price of a million answered tokens, for money_cap.")
+    serve: OptionalText = Field(
+        None,
+        description="Command that serves the student while it is sampled, as 'vllm serve {model} --port {port}'; "
+        "none: in this process.",
+    )
+    serve_wait: float = Field(600.0, gt=0, le=86400, description="Seconds that the command has until it answers.")
     # triplets
     phi: float = Field(0.5, ge=0, le=1, description="Share of negatives from the newest student: 0 off-, 1 on-policy.")
     negatives: Literal["student", "teacher"] = Field("student", description="Whose wrong traces are the negatives.")
@@ -118,6 +150,15 @@ class RunConfig(BaseModel):
             raise ValueError(f"max_draws = {self.max_draws} is below k = {self.k}: allow at least k draws per question")
         if len(set(self.benchmarks)) < len(self.benchmarks):
             raise ValueError("benchmarks names one twice")
+        if self.money_cap is not None and self.price_in + self.price_out == 0:
+            raise ValueError("money_cap needs price_in and price_out, per million tokens")
+        if self.serve is not None and not ("{model}" in self.serve and "{port}" in self.serve):
+            raise ValueError("serve must say where the model and the port go: vllm serve {model} --port {port}")
+        if self.student.startswith(("http://", "https://")) and self.method != "zero-shot":
+            raise ValueError(
+                "a student behind a URL cannot be trained: give its folder or hub id (and serve to sample it by a "
+                "server), or set method=zero-shot"
+            )
         return self
 
     @property
@@ -153,6 +194,23 @@ def recipes() -> list[str]:
 
 def recipe(name: str, changes: dict[str, Any] | None = None) -> RunConfig:
     """The settings of a shipped recipe, or of a YAML file of your own, with `changes` on top."""
+    values = _values(name)
+    values.pop("variants", None)
+    return configure({"recipe": Path(name).stem, **values, **(changes or {})})
+
+
+def variants(name: str) -> dict[str, dict[str, Any]]:
+    """What each cell of the recipe's group changes, by the cell's name; empty where the recipe has no `variants`."""
+    found = _values(name).get("variants") or {}
+    if not isinstance(found, dict) or not all(isinstance(changes, dict) for changes in found.values()):
+        raise LabError(f"recipe {name}: variants: expected lines of `name: {{setting: value}}`")
+    for variant in map(str, found):
+        if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", variant):
+            raise LabError(f"recipe {name}: variant {variant!r}: use letters, digits, '.', '_' and '-'")
+    return {str(variant): changes for variant, changes in found.items()}
+
+
+def _values(name: str) -> dict[str, Any]:
     own = Path(name)
     if name in recipes():
         text = (_recipe_folder() / f"{name}.yaml").read_text(encoding="utf-8")
@@ -166,7 +224,7 @@ def recipe(name: str, changes: dict[str, Any] | None = None) -> RunConfig:
         raise LabError(f"recipe {name}: not YAML: {str(error).splitlines()[0]}") from None
     if not isinstance(values, dict):
         raise LabError(f"recipe {name}: expected lines of `setting: value`")
-    return configure({"recipe": own.stem, **values, **(changes or {})})
+    return values
 
 
 def _read(path: Path) -> str:
@@ -189,3 +247,14 @@ def parse_changes(pairs: list[str]) -> dict[str, str]:
             raise LabError(f"--set {pair!r}: write it as field=value, for example --set phi=0.5")
         changes[field.strip()] = value.strip()
     return changes
+
+
+def command(name: str, config: RunConfig) -> str:
+    """The shell command that makes the same run: its recipe, and each setting that differs from it."""
+    plain = recipe(config.recipe) if config.recipe in recipes() else None
+    parts = ["labkit", "distill", name or "NAME", *(["--recipe", config.recipe] if plain else [])]
+    for field, value in config:
+        if field != "recipe" and (plain is None or value != getattr(plain, field)):
+            said = ",".join(value) if isinstance(value, tuple) else "none" if value is None else value
+            parts += ["--set", f"{field}={str(said).lower() if isinstance(said, bool) else said}"]
+    return " ".join(shlex.quote(str(part)) for part in parts)

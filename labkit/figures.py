@@ -28,7 +28,7 @@ FONT = "IBM Plex Sans, system-ui, sans-serif"
 
 
 def styled(figure: go.Figure, alt: str, height: int, **layout: Any) -> go.Figure:
-    """The figure in the lab's looks; `alt` says what it shows to those who do not see it, `height` is in pixels."""
+    """A figure in the lab's looks: transparent, no template, its sentence in `layout.meta.alt`."""
     figure.update_layout(
         template="none",
         paper_bgcolor="rgba(0,0,0,0)",
@@ -99,8 +99,8 @@ def _wilson(scores: Sequence[Score], thickness: float) -> dict[str, Any]:
     return {"type": "data", "array": up, "arrayminus": down, "thickness": thickness, "width": 4}
 
 
-def accuracy_curves(runs: Mapping[str, Sequence[Score]]) -> go.Figure:
-    """Accuracy over epochs: one small panel per benchmark, one line per run, with Wilson's 95 % intervals."""
+def accuracy_curves(runs: Mapping[str, Sequence[Score]], whiskers: bool = True) -> go.Figure:
+    """Accuracy over epochs: one small panel per benchmark, one line per run; whiskers are Wilson's 95 % intervals."""
     names = list(dict.fromkeys(score.benchmark for scores in runs.values() for score in scores))
     columns = min(len(names), 5) or 1
     rows = -(-len(names) // columns) or 1
@@ -112,7 +112,7 @@ def accuracy_curves(runs: Mapping[str, Sequence[Score]]) -> go.Figure:
                 continue
             figure.add_scatter(
                 x=[score.epoch for score in line], y=[100 * score.accuracy for score in line],
-                error_y=_wilson(line, 1.2),
+                error_y=_wilson(line, 1.2) if whiskers else None,
                 mode="lines+markers", name=label, legendgroup=label, showlegend=j == 0,
                 line={"color": LINES[i % 8], "dash": DASHES[i % 8]}, marker={"symbol": MARKERS[i % 8], "size": 7},
                 hovertemplate="epoch %{x}: %{y:.1f} %", row=j // columns + 1, col=j % columns + 1,
@@ -135,8 +135,8 @@ def _ends(runs: Mapping[str, Sequence[Score]]) -> list[str]:
 
 PANELS = (
     ("loss", (("loss", "loss"), ("nll_loss", "NLL"))),
-    ("log odds ratio and margin", (("log_odds_chosen", "log odds ratio"), ("rewards/margins", "margin"))),
-    ("mean token log-prob", (("logps/chosen", "chosen"), ("logps/rejected", "rejected"))),
+    ("preference", (("log_odds_chosen", "log odds ratio"), ("rewards/margins", "margin"))),
+    ("log-prob per token", (("logps/chosen", "chosen"), ("logps/rejected", "rejected"))),
     ("chosen is likelier", (("rewards/accuracies", "share of pairs"),)),
 )
 
@@ -234,7 +234,9 @@ def policy_bars(epochs: Sequence[Mapping[str, float]]) -> go.Figure:
     ):
         y = [row[field] for row in epochs]
         marker = {"symbol": symbol, "size": 11, "color": "#D55E00", "line": {"color": "#fff", "width": 1}}
-        figure.add_scatter(x=x, y=y, mode="markers", name=label, marker=marker, hovertemplate="%{y} " + label)
+        figure.add_scatter(
+            x=x, y=y, mode="markers", name=label, marker=marker, hovertemplate="%{y} " + label, cliponaxis=False
+        )
     alt = "; ".join(
         f"epoch {row['epoch']:.0f}: {row['initial']} initial and {row['fresh']} refreshed negatives" for row in epochs
     )

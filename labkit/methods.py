@@ -1,4 +1,4 @@
-"""The paper's six methods as a group of runs: same questions, teacher traces and initial negatives per seed.
+"""The paper's six methods, or a recipe's variants, as a group of runs that share what they have in common per seed.
 
 labkit methods my-table --recipe pocket --seeds 3
 """
@@ -6,12 +6,11 @@ labkit methods my-table --recipe pocket --seeds 3
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from labkit import distill, runs
+from labkit import distill, groups, runs
 from labkit.config import RunConfig, configure
 from labkit.records import LabError, Score
 from labkit.stages import say
@@ -24,18 +23,21 @@ METHODS: dict[str, dict[str, Any]] = {
     "orpo-on": {"method": "orpo", "phi": 1.0},
     "orpo-mixed": {"method": "orpo", "phi": 0.5},
 }
+POLICY = {"method", "phi", "negatives"}  # settings that the first samples and answers do not depend on
+SAMPLING = {"k", "max_draws"}  # that the answers do not depend on
+Variants = Mapping[str, Mapping[str, Any]]
 Cells = dict[tuple[str, int], tuple[Path, RunConfig]]
 
 
-def group(runs_dir: Path, name: str, base: RunConfig, seeds: int) -> Cells:
-    """(method, seed) -> run folder and settings, in the order in which they are run."""
+def group(runs_dir: Path, name: str, base: RunConfig, seeds: int, variants: Variants = METHODS) -> Cells:
+    """(method, seed) -> run folder and settings, in the order in which they are run; `variants`: what each changes."""
     return {
         (method, seed): (
             runs.folder_of(runs_dir, f"{name}.{method}.s{seed}"),
             configure({**base.model_dump(), **changes, "seed": base.seed + seed}),
         )
         for seed in range(seeds)
-        for method, changes in METHODS.items()
+        for method, changes in variants.items()
     }
 
 
@@ -48,9 +50,9 @@ def run_group(cells: Cells) -> dict[tuple[str, int], str]:
     for (method, seed), (folder, config) in cells.items():
         say(f"--- {method}, seed {config.seed}: run {folder.name}")
         distill.prepare(folder, config)
-        for (_, other), (source, _) in cells.items():
+        for (_, other), (source, theirs) in cells.items():
             if other == seed and source != folder and source.exists():
-                share(source, folder)
+                share(source, folder, theirs, config)
         try:
             states[method, seed] = distill.run(folder)
         except LabError:
@@ -63,40 +65,29 @@ def run_group(cells: Cells) -> dict[tuple[str, int], str]:
     return states
 
 
-def share(source: Path, target: Path) -> None:
-    """Copy what two runs that differ only in their method have in common: the initial student's evaluation, the
-    teacher's traces and the initial student's wrong ones."""
-    files = ["traces/teacher.jsonl", "traces/student-0.jsonl"]
-    if runs.done(source, "scores.jsonl") == 1:  # only epoch 0 is in it
-        files += ["answers/epoch-0.jsonl", "scores.jsonl"]
-    for file in files:
-        if runs.done(source, file) and not runs.done(target, file):
-            (target / file).parent.mkdir(exist_ok=True)
-            shutil.copyfile(source / file, target / file)
-            runs.commit(target, file, runs.done(source, file))
+def share(source: Path, target: Path, theirs: RunConfig, ours: RunConfig) -> None:
+    """Copy what two runs have in common: the teacher's traces and the initial student's wrong ones where they differ in
+    their policy alone, the initial student's evaluation also where they sample more or fewer."""
+    if _alike(theirs, ours, POLICY):
+        for file in ("traces/teacher.jsonl", "traces/student-0.jsonl"):
+            _copy(source, target, file)
+    before = [score for score in runs.records(source, "scores.jsonl", Score) if score.epoch == 0]
+    if _alike(theirs, ours, POLICY | SAMPLING) and before and not runs.done(target, "scores.jsonl"):
+        _copy(source, target, "answers/epoch-0.jsonl")
+        runs.append(target, "scores.jsonl", before, 1)
+
+
+def _copy(source: Path, target: Path, file: str) -> None:
+    if runs.done(source, file) and not runs.done(target, file):
+        (target / file).parent.mkdir(exist_ok=True)
+        shutil.copyfile(source / file, target / file)
+        runs.commit(target, file, runs.done(source, file))
+
+
+def _alike(first: RunConfig, second: RunConfig, but: set[str]) -> bool:
+    return first.model_dump(exclude=but) == second.model_dump(exclude=but)
 
 
 def table(cells: Cells) -> list[dict[str, Any]]:
     """Rows of methods: per benchmark and their mean, accuracy averaged over seeds and its sd (None for one seed)."""
-    rows = []
-    for method in METHODS:
-        finals = [_final(folder) for (name, _), (folder, _) in cells.items() if name == method]
-        finals = [final for final in finals if final]
-        if not finals:
-            continue
-        row: dict[str, Any] = {"method": method, "seeds": len(finals)}
-        for benchmark in finals[0]:
-            values = [final[benchmark] for final in finals]
-            row[benchmark] = float(np.mean(values))
-            row[f"{benchmark}_sd"] = float(np.std(values, ddof=1)) if len(values) > 1 else None
-        rows.append(row)
-    return rows
-
-
-def _final(folder: Path) -> dict[str, float]:
-    """Benchmark -> accuracy at the last epoch of a finished run, and their mean."""
-    if not folder.exists() or runs.status(folder)["state"] != "done":
-        return {}
-    scores = runs.records(folder, "scores.jsonl", Score)
-    last = {score.benchmark: score.accuracy for score in scores if score.epoch == max(s.epoch for s in scores)}
-    return {**last, "mean": sum(last.values()) / len(last)}
+    return groups.table({cell: folder for cell, (folder, _) in cells.items()})

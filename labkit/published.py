@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from labkit.config import RunConfig
+from labkit.records import Score
+
 BENCHMARKS = ("medqa_usmle_4opt", "arc_challenge", "strategyqa", "openbookqa", "gsm8k")
 STUDENTS = {"tinyllama": "TinyLlama 1.1B", "internlm": "InternLM 2.5 1.8B"}  # a part of a model's name -> the paper's
 TABLE: dict[str, dict[str, tuple[float, ...]]] = {
@@ -30,3 +35,11 @@ def accuracy(student: str, method: str, benchmark: str) -> float | None:
     if family is None or benchmark not in BENCHMARKS or method not in TABLE[family]:
         return None
     return TABLE[family][method][BENCHMARKS.index(benchmark)] / 100
+
+
+def beside(config: RunConfig, scores: Iterable[Score]) -> dict[str, float]:
+    """Benchmark -> the paper's accuracy for these scores of a run; before training it is zero-shot's."""
+    found = {
+        s.benchmark: accuracy(config.student, config.policy if s.epoch else "zero-shot", s.benchmark) for s in scores
+    }
+    return {name: value for name, value in found.items() if value is not None}

@@ -10,11 +10,14 @@ import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[1]
 CHROMIUM = os.environ.get("LABKIT_CHROMIUM") or next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None
 )
 DEMO = ROOT / "app" / "demo-run"
+TABS = {"traces": ".trace", "pairs": ".trace", "accuracy": "#bars .main-svg", "runs": ".stages"}  # what says: ready
 
 
 def free_port():
@@ -52,3 +55,17 @@ def browsing(playwright):
         yield browser
     finally:
         browser.close()
+
+
+def open_tab(page, url, tab="traces", **params):
+    """Open a tab of the dashboard and wait until it is drawn."""
+    query = "&".join(f"{key}={value}" for key, value in {"tab": tab, **params}.items())
+    page.goto(f"{url}/?{query}")
+    page.wait_for_selector(f"{TABS[tab]} >> visible=true")
+
+
+def violations(page):
+    """What axe finds wrong with a page as it is now: rule and the first nodes."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is missing")
+    found = axe.Axe().run(page).response["violations"]
+    return [(one["id"], [node["html"][:200] for node in one["nodes"][:3]]) for one in found]

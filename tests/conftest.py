@@ -1,9 +1,11 @@
 """Shared by all tests: where the project and the optional real rows lie, and problems of each kind."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
+from app_server import CHROMIUM, browsing
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as labkit/__init__.py: a test may import torch before it
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that reaches for the hub is a mistake
@@ -20,3 +22,31 @@ def real_rows() -> Path:
     if not REAL.is_dir():
         pytest.skip("real benchmark rows are not beside the project (../shared/benchmarks)")
     return REAL
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A headless Chromium; where there is none the test is skipped."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra `test`)")
+    if CHROMIUM is None:
+        pytest.skip("no chromium on this machine: browser tests need one")
+    with playwright.sync_playwright() as engine, browsing(engine) as found:
+        yield found
+
+
+@pytest.fixture
+def page(browser):
+    """A fresh page that fails the test for console errors and for requests to anywhere else."""
+    context = browser.new_context(viewport={"width": 1440, "height": 1000}, color_scheme="light")
+    opened, trouble = context.new_page(), []
+    opened.set_default_timeout(30_000)
+    opened.on("console", lambda message: message.type == "error" and trouble.append(message.text))
+    opened.on("pageerror", lambda error: trouble.append(str(error)))
+    opened.on(
+        "request", lambda sent: re.match(r"(http://127\.0\.0\.1|data:|blob:)", sent.url) or trouble.append(sent.url)
+    )
+    yield opened
+    context.close()
+    left = ("AbortError", "Connection errored out")  # leaving a page aborts its requests, and gradio logs that
+    trouble = [one for one in trouble if not any(word in one for word in left)]
+    assert not trouble, trouble

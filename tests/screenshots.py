@@ -12,9 +12,8 @@ from playwright.sync_api import sync_playwright
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from app_server import browsing, serving
+from app_server import TABS, browsing, serving
 
-TABS = {"traces": ".trace", "pairs": ".trace", "accuracy": "#bars .main-svg", "runs": ".stages"}
 LOOKS = {"light": ("light", 1440, 1000), "dark": ("dark", 1440, 1000), "narrow": ("light", 390, 844)}
 
 

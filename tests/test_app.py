@@ -1,7 +1,6 @@
 """The dashboard in a real browser, over real run folders: what people click, and what attackers try."""
 
 import json
-import re
 import shutil
 import subprocess
 import sys
@@ -9,15 +8,14 @@ import urllib.error
 import urllib.request
 
 import pytest
-from app_server import CHROMIUM, DEMO, ROOT, browsing, serving
+from app_server import CHROMIUM, DEMO, ROOT, TABS, open_tab, serving, violations
 
 from labkit import runs
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra `test`)")
+pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra `test`)")
 if CHROMIUM is None:
     pytest.skip("no chromium on this machine: browser tests need one", allow_module_level=True)
 
-TABS = {"traces": ".trace", "pairs": ".trace", "accuracy": "#bars .main-svg", "runs": ".stages"}
 HOSTILE = [
     "<script>window.hacked=1</script><img src=x onerror=window.hacked=2>\nAnswer: <b>7</b>",
     "${Reflect.set(window,'hacked',3)} {{value}} {{#each a}} `${1+1}` \\frac{1}{2}\nAnswer: 7",
@@ -25,12 +23,6 @@ HOSTILE = [
     "nul \x00 and escape \x1b[31m red\nAnswer: 7",
     "x" * 100_000 + "\nAnswer: 7",
 ]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as engine, browsing(engine) as found:
-        yield found
 
 
 @pytest.fixture(scope="module")
@@ -53,30 +45,6 @@ def url(runs_dir):
         yield found
 
 
-@pytest.fixture
-def page(browser):
-    """A fresh page that fails the test for console errors and for requests to anywhere else."""
-    context = browser.new_context(viewport={"width": 1440, "height": 1000}, color_scheme="light")
-    opened, trouble = context.new_page(), []
-    opened.set_default_timeout(30_000)
-    opened.on("console", lambda message: message.type == "error" and trouble.append(message.text))
-    opened.on("pageerror", lambda error: trouble.append(str(error)))
-    opened.on(
-        "request", lambda sent: re.match(r"(http://127\.0\.0\.1|data:|blob:)", sent.url) or trouble.append(sent.url)
-    )
-    yield opened
-    context.close()
-    left = ("AbortError", "Connection errored out")  # leaving a page aborts its requests, and gradio logs that
-    trouble = [one for one in trouble if not any(word in one for word in left)]
-    assert not trouble, trouble
-
-
-def open_tab(page, url, tab="traces", **params):
-    query = "&".join(f"{key}={value}" for key, value in {"tab": tab, **params}.items())
-    page.goto(f"{url}/?{query}")
-    page.wait_for_selector(f"{TABS[tab]} >> visible=true")
-
-
 def test_the_first_screen_is_never_empty(browser, tmp_path):
     with serving(tmp_path) as empty:
         page = browser.new_page()
@@ -97,12 +65,10 @@ def test_opening_the_app_loads_no_torch():
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("tab", TABS)
 def test_no_accessibility_violation(page, url, tab, theme):
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is missing")
     page.emulate_media(color_scheme=theme)
     open_tab(page, url, tab, run="first")
     page.wait_for_timeout(1500)
-    found = axe.Axe().run(page).response["violations"]
-    assert not found, [(one["id"], [node["html"][:200] for node in one["nodes"][:3]]) for one in found]
+    assert not violations(page)
 
 
 @pytest.mark.parametrize("width", [390, 2560])

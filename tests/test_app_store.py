@@ -10,6 +10,7 @@ from app_server import DEMO
 
 from app import pair_page, pieces, search, store, workbench
 from app.search import Query
+from labkit import markup
 from labkit.records import LabError, Trace
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -91,7 +92,7 @@ def test_the_step_of_a_pair_is_the_one_that_training_takes(run):
 
 def test_differences_mark_the_words_of_one_side_only():
     first, second = "it is a nail, so iron", "it is a rope, so hemp"
-    left, right = pair_page.differences(first, second)
+    left, right = markup.differences(first, second)
     assert [first[slice(*span)] for span in left] == ["nail", "iron"]
     assert [second[slice(*span)] for span in right] == ["rope", "hemp"]
 

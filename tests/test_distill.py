@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,8 @@ def test_a_run_ends_with_everything_on_disk(whole):
     model, tokenizer = load(str(whole / "student"))
     assert model.num_parameters() > 0 and tokenizer.chat_template
     assert not list(whole.glob("checkpoints/*")) and not list(whole.rglob("*.new"))
+    (started,) = [row for row in runs.rows(whole / "events.jsonl") if row["event"] == "started"]
+    assert started["versions"]["torch"] == metadata.version("torch")
 
 
 def test_the_pools_hold_what_the_paper_asks_for(whole):

@@ -9,16 +9,20 @@ from conftest import ROOT
 
 # each file may import only files above it
 ORDER = [
-    "records", "config", "values", "answers", "pocket_cases", "pocket_choices", "pocket",
-    "benchmarks", "diversity", "statistics", "published", "models", "linear", "packing", "projection",
+    "records", "versions", "config", "values", "answers", "pocket_cases", "pocket_choices", "pocket",
+    "benchmarks", "diversity", "statistics", "published", "spm", "internlm2_words", "internlm2",
+    "conversion", "models", "linear", "packing", "projection",
     "row_attention", "orpo", "memory", "kv", "attention", "choosing", "batching", "decoding", "prompts", "prompting",
-    "generation", "sampling", "triplets", "training", "evaluation", "runs", "queueing", "stages", "distill",
-    "methods", "compare", "figures", "study_figures", "lessons", "pocket_shapes", "pocket_models", "doctor", "cli",
-    "__main__",
+    "generation", "replies", "asking", "budget", "catalog", "servers", "guard", "serving", "sampling", "triplets",
+    "training", "evaluation", "runs", "queueing", "stages", "distill", "shards", "cards", "lmeval", "export",
+    "standins", "compare", "groups", "methods", "figures", "method_figures", "study_figures", "lessons", "markup",
+    "report_tables", "report_page", "report_run", "report_traces", "report_group", "report",
+    "pocket_shapes", "pocket_models", "doctor", "cli", "__main__",
 ]  # fmt: skip
 TORCH = {
-    "attention", "batching", "choosing", "decoding", "doctor", "generation", "kv", "linear", "memory", "models",
-    "orpo",    "packing", "pocket_models", "projection", "prompting", "row_attention", "training", "pocket_shapes",
+    "attention", "batching", "choosing", "conversion", "decoding", "doctor", "generation", "internlm2",
+    "internlm2_words", "kv", "linear", "memory", "models", "orpo", "packing", "pocket_models", "projection",
+    "prompting", "row_attention", "training", "pocket_shapes", "standins",
 }  # fmt: skip
 FILES = {path.stem: path for path in (ROOT / "labkit").glob("*.py") if path.stem != "__init__"}
 

@@ -25,20 +25,16 @@ window.lab = (() => {
 
   function plot(element, props, watch) {
     const div = element.querySelector('.plot');
-    // Gradio selects the first tab by itself before the page knows which one the address asks for: that is no choice of anybody
-  let opened = false;
-  const ready = () => { opened = true; };
-  const select = (tab, values) => { if (opened) sync({tab}); return [opened ? tab : '', ...values.slice(1)]; };
-  const dark = () => document.body.classList.contains('dark');
+    const night = () => document.body.classList.contains('dark');
     async function draw() {
       if (!props.value) { if (div._fullLayout) window.Plotly.purge(div); element.classList.add('blank'); return; }
       element.classList.remove('blank');
-      const spec = JSON.parse(props.value), ink = dark() ? '#d5dae1' : '#3c4654';
+      const spec = JSON.parse(props.value), ink = night() ? '#d5dae1' : '#3c4654';
       spec.layout.font.color = ink;
       for (const note of spec.layout.annotations ?? []) note.font = {...note.font, color: ink, size: 12};
       for (const trace of spec.data) {
-        if (trace.error_y) trace.error_y.color = dark() ? '#f2f4f7' : '#1b2330';
-        if (trace.name?.startsWith('95 %')) trace.marker.color = dark() ? '#f2f4f7' : '#1b2330';
+        if (trace.error_y) trace.error_y.color = night() ? '#f2f4f7' : '#1b2330';
+        if (trace.name?.startsWith('95 %')) trace.marker.color = night() ? '#f2f4f7' : '#1b2330';
         if (trace.name === 'chance') { trace.marker.color = ink; trace.marker.line.color = ink; }
       }
       div.style.minHeight = spec.layout.height + 'px';
@@ -154,6 +150,18 @@ window.lab = (() => {
   }
   document.addEventListener('keydown', key);
 
+  // a document made by the server becomes a file in the browser's downloads; the places that held it are emptied
+  function save(name, text) {
+    if (text) {
+      const link = document.createElement('a');
+      link.href = URL.createObjectURL(new Blob([text], {type: 'text/html'}));
+      link.download = name;
+      link.click();
+      setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+    }
+    return ['', ''];
+  }
+
   const token = () => meta('labkit-token');
   // the last input of an event that changes something is the token's place
   const signed = (...values) => { values[values.length - 1] = token(); return values; };
@@ -162,5 +170,5 @@ window.lab = (() => {
   const ready = () => { opened = true; };
   const select = (tab, values) => { if (opened) sync({tab}); return [opened ? tab : '', ...values.slice(1)]; };
   const dark = () => { document.body.classList.toggle('dark'); };
-  return {sync, plot, live, signed, ready, select, dark};
+  return {sync, plot, live, save, signed, ready, select, dark};
 })();

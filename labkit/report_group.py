@@ -1,0 +1,170 @@
+"""A group of methods as sections of a report: the table with its spread, the paper's claims tested, the runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from labkit import groups, published, runs
+from labkit.compare import points
+from labkit.config import RunConfig
+from labkit.figures import percent
+from labkit.groups import Contrast, Said
+from labkit.markup import outcome, p_value, table, text
+from labkit.method_figures import method_dots
+from labkit.records import OUTCOMES
+from labkit.report_page import chart, fold, note
+
+Cells = Mapping[tuple[str, int], Path]
+
+
+def seeds_said(rows: Sequence[Mapping[str, Any]]) -> str:
+    """How many seeds there are, and what that allows to say; HTML."""
+    counts = {row["seeds"] for row in rows}
+    if counts == {1}:
+        return (
+            "<b>One seed.</b> The intervals cover the choice of test questions only, not what another seed would have "
+            "sampled and trained: differences of a few points say nothing about the methods."
+        )
+    several = " to ".join(str(n) for n in sorted({min(counts), max(counts)}))
+    return (
+        f"<b>{several} seeds</b> per method. ± is the standard deviation over seeds; seeds are averaged inside a "
+        "question before two methods are compared."
+    )
+
+
+def methods(cells: Cells, rows: Sequence[Mapping[str, Any]], said: Said) -> str:
+    """The table of methods, best ones marked only beyond doubt, and every seed as a dot."""
+    columns = [key for key in rows[0] if key not in {"method", "seeds"} and not key.endswith("_sd")]
+    best = groups.best(rows, said)
+    body = [[text(row["method"]), *(_cell(row, column, best) for column in columns), str(row["seeds"])] for row in rows]
+    finals: dict[str, list[dict[str, float]]] = {}
+    for (method, _), folder in cells.items():
+        if last := {score.benchmark: score.accuracy for score in groups.finals(folder)}:
+            finals.setdefault(method, []).append({**last, "mean": sum(last.values()) / len(last)})
+    marked = (
+        "Green: best of its column, with a 95 % paired interval to the second best that leaves zero out."
+        if best
+        else "No method is marked as best: in no column does the paired interval to the second best leave zero out."
+    )
+    return (
+        table(["method", *(text(column) for column in columns), "seeds"], body)
+        + note(f"Accuracy of the last epoch in %. {seeds_said(rows)} {marked}")
+        + chart(method_dots(finals), "Each dot is a seed, the larger sign their mean.")
+    )
+
+
+def _cell(row: Mapping[str, Any], column: str, best: Mapping[str, str]) -> str:
+    if column not in row:
+        return "–"
+    spread = row.get(f"{column}_sd")
+    value = f"{100 * row[column]:.1f}" + (f" <small>± {100 * spread:.1f}</small>" if spread is not None else "")
+    return f'<span class="best">{value}</span>' if best.get(column) == row["method"] else value
+
+
+FINDINGS = {
+    "shown": '<span class="o correct"><span aria-hidden="true">✓</span>shown</span>',
+    "opposite": '<span class="o wrong"><span aria-hidden="true">✗</span>the opposite</span>',
+    "open": "not shown",
+}
+
+
+def claims(found: Sequence[Contrast]) -> str:
+    """What the paper says, and what these runs show about it."""
+    if not found:
+        return note("None of the paper's comparisons can be made yet: fewer than two of its methods are finished.")
+    one_seed = all(one.p is not None for one in found)
+    middle = ["p (exact McNemar)", "p (Holm)"] if one_seed else ["seed by seed"]
+    head = ["the paper's claim", "difference", "95 % (paired)", *middle, "questions", "here"]
+    tests = (
+        "p: exact McNemar test over all questions; Holm adjusts it over this table."
+        if one_seed
+        else "The interval covers the choice of questions, not the draw of seeds: something is called shown only "
+        "where, besides, every seed points the same way."
+    )
+    return table(head, [_claim(one, one_seed) for one in found], "claims") + note(
+        "Differences of mean accuracy over benchmarks, in points; questions are resampled in pairs within benchmarks, "
+        f"seeds averaged first. {tests} Each interval stands for itself: of {len(found)} at 95 %, at least one leaves "
+        f"zero out by luck with a probability of up to {min(1, 0.05 * len(found)):.0%}."
+    )
+
+
+def _claim(one: Contrast, one_seed: bool) -> list[str]:
+    middle = [", ".join(points(value) for value in one.by_seed)]
+    if one_seed:
+        middle = [p_value(one.p or 0.0), p_value(one.p_holm or 0.0)]
+    return [
+        f"{text(one.claim)}<br><small>{text(one.better)} − {text(one.than)}</small>", points(one.difference),
+        f"{points(one.low)} … {points(one.high)}", *middle, f"{one.questions:,}", FINDINGS[groups.finding(one)],
+    ]  # fmt: skip
+
+
+def shown(found: Sequence[Contrast]) -> tuple[str, str]:
+    """The group in a sentence: which claims hold here, as (finding, rest)."""
+    if not found:
+        return "Nothing to compare yet.", "Fewer than two of the paper's methods are finished."
+    held, against, open_ = ([one for one in found if groups.finding(one) == kind] for kind in FINDINGS)
+    finding = (
+        f"{len(held) or 'None'} of the paper's {len(found)} comparisons {'is' if len(held) < 2 else 'are'} shown here."
+    )
+    if len(found) == 1:
+        finding = f"The one comparison of the paper that can be made is {'shown' if held else 'not shown'} here."
+    rest = [f"{one.claim} ({points(one.difference)} points)" for one in held]
+    rest += [f"the opposite is shown of: {one.claim} ({points(one.difference)} points)" for one in against]
+    if open_:
+        rest.append(f"{len(open_)} {'is' if len(open_) == 1 else 'are'} not shown, which is not the same as untrue")
+    return finding, text("; ".join(rest)[:1].upper() + "; ".join(rest)[1:] + ".")
+
+
+def endings(said: Said) -> str:
+    """How the answers of each method ended."""
+    rows = []
+    for method, shares in groups.outcomes(said).items():
+        bar = "".join(f'<i class="{name}" style="width:{100 * shares[name]:.2f}%"></i>' for name in OUTCOMES)
+        rows.append(
+            [
+                text(method),
+                f'<div class="split" aria-hidden="true">{bar}</div>',
+                *(percent(shares[name]) for name in OUTCOMES),
+            ]
+        )
+    return table(["method", "", *(outcome(name) for name in OUTCOMES)], rows)
+
+
+def paper(config: RunConfig, rows: Sequence[Mapping[str, Any]]) -> str:
+    """The paper's table: open where it has this student, folded with a warning where it has not."""
+    family = next((name for name in published.TABLE if name in config.student.lower()), None)
+    tables = "".join(
+        f"<h3>{text(published.STUDENTS[name])}</h3>" + _published(name)
+        for name in published.TABLE
+        if family in (None, name)
+    )
+    if family:
+        return tables + note("arXiv 2509.25100, accuracy in %; no seeds and no intervals are reported there.")
+    return fold(
+        "The paper's own table, of other students and other questions",
+        note(
+            "Only the order of the methods can be set beside the table above, not the height of its numbers. The paper "
+            "(arXiv 2509.25100) reports no seeds and no intervals."
+        )
+        + tables,
+    )
+
+
+def _published(family: str) -> str:
+    rows = [
+        [text(method), *(f"{value:.2f}" for value in values), f"<b>{sum(values) / len(values):.2f}</b>"]
+        for method, values in published.TABLE[family].items()
+    ]
+    return table(["method", *published.BENCHMARKS, "mean"], rows)
+
+
+def members(cells: Cells) -> str:
+    """Every run of the group with its state; a failed one with its reason."""
+    rows = []
+    for (method, _), folder in cells.items():
+        status = runs.status(folder)
+        told = text(status["state"]) + (f": {text(status['reason'])}" if status.get("reason") else "")
+        rows.append([text(folder.name), text(method), str(runs.load_config(folder).seed), told])
+    return fold(f"The {len(cells)} runs", table(["run", "method", "seed", "state"], rows, "left"))
