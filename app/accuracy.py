@@ -12,7 +12,8 @@ import gradio as gr
 from app import accuracy_page, pieces, reports, search, store
 from app.tab import LAST, QUIET, Tab
 from app.theme import live, plot
-from labkit import figures, statistics
+from labkit import figures
+from labkit.compare import chance as chance_of
 from labkit.records import LabError
 
 NO_SCORES = pieces.empty(
@@ -132,8 +133,7 @@ def _points(name: str, known: list[str], asked: dict[str, str]) -> tuple[str | N
 def _charts(runs_dir: Path, name: str, beside: list[str]) -> list[str]:
     shown = accuracy_page.columns(runs_dir, name, beside)
     scores = {label: found for label, (_, found) in shown.items()}
-    asked = [p for where, _ in shown.values() for p in store.problems(where).values() if p.split != "train"]
-    chance = statistics.chance(asked)
+    chance = {k: v for where, _ in shown.values() for k, v in chance_of(store.problems(where).values()).items()}
     bars = figures.accuracy_bars(scores, chance, accuracy_page.paper(shown))
     lines = {one: store.scores(store.folder(runs_dir, one)) for one in [name, *beside]}
     notes = CAPTION + accuracy_page.score_table(shown) + pieces.address(**{"with": ",".join(beside) or None})

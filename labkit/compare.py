@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from labkit import runs
-from labkit.records import Answer, LabError, Score
+from labkit.records import Answer, LabError, Problem, Score
 from labkit.statistics import holm, mcnemar, paired_bootstrap
 
 
@@ -103,3 +104,14 @@ def verdict(row: Comparison, first: str = "A", second: str = "B") -> tuple[str, 
 def points(value: float) -> str:
     """A fraction as signed percentage points with one decimal and a true minus sign."""
     return f"{100 * value:+.1f}".replace("-", "−")
+
+
+def chance(problems: Iterable[Problem]) -> dict[str, float]:
+    """Accuracy of guessing, per benchmark of the questions that are evaluated: one over the number of choices, one
+    half for yes and no, 0 otherwise."""
+    found: dict[str, list[float]] = {}
+    for problem in problems:
+        if problem.split != "train":
+            guess = 1 / len(problem.choices) if problem.choices else 0.5 if problem.kind == "boolean" else 0.0
+            found.setdefault(problem.benchmark, []).append(guess)
+    return {name: sum(values) / len(values) for name, values in found.items()}

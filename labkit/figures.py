@@ -28,7 +28,7 @@ FONT = "IBM Plex Sans, system-ui, sans-serif"
 
 
 def styled(figure: go.Figure, alt: str, height: int, **layout: Any) -> go.Figure:
-    """The figure in the lab's looks; `alt` says what it shows to those who do not see it, `height` is in pixels."""
+    """A figure in the lab's looks: transparent, no template, its sentence in `layout.meta.alt`."""
     figure.update_layout(
         template="none",
         paper_bgcolor="rgba(0,0,0,0)",

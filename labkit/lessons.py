@@ -24,7 +24,7 @@ from labkit.models import Model, Tokenizer
 from labkit.orpo import encode_response, token_logps
 from labkit.packing import Example
 from labkit.prompting import prompt_ids
-from labkit.records import Answer, LabError, Score
+from labkit.records import Answer, LabError
 from labkit.stages import Lab
 
 RUNS = Path("runs")
@@ -92,12 +92,6 @@ def mean_logps(model: Model, tokenizer: Tokenizer, pairs: Sequence[tuple[str, st
         for question, response in pairs
     ]
     return [float(chosen.mean()) for ((chosen, _),) in token_logps(model, examples)]
-
-
-def final_scores(folder: Path) -> list[Score]:
-    """The scores of a run's last evaluation, one per benchmark."""
-    scores = runs.records(folder, "scores.jsonl", Score)
-    return [score for score in scores if score.epoch == max(other.epoch for other in scores)]
 
 
 def right(answers: Mapping[str, Answer]) -> np.ndarray:

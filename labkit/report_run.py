@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from labkit import config, figures, published, report_tables, runs, statistics
+from labkit import compare, config, figures, published, report_tables, runs
 from labkit.config import RunConfig
 from labkit.markup import table, text
 from labkit.records import LabError, Problem, Score
@@ -61,8 +61,7 @@ def mean(scores: Sequence[Score]) -> float:
 def accuracy(shown: Mapping[str, tuple[Run, Sequence[Score]]]) -> str:
     """Bars and numbers of label -> (run, scores of one epoch), with guessing and the paper where it applies."""
     scores = {label: found for label, (_, found) in shown.items()}
-    asked = [p for run, _ in shown.values() for p in run.problems.values() if p.split != "train"]
-    chance = statistics.chance(asked)
+    chance = {k: v for run, _ in shown.values() for k, v in compare.chance(run.problems.values()).items()}
     paper = {
         (label, benchmark): value
         for label, (run, found) in shown.items()

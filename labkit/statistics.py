@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
-
-from labkit.records import Problem
 
 Z95 = 1.959963984540054  # two-sided 95 % quantile of the normal distribution
 
@@ -20,15 +18,6 @@ def wilson(successes: int, total: int, z: float = Z95) -> tuple[float, float]:
     middle = (share + z2 / (2 * total)) / (1 + z2 / total)
     half = z / (1 + z2 / total) * math.sqrt(share * (1 - share) / total + z2 / (4 * total * total))
     return max(0.0, middle - half), min(1.0, middle + half)
-
-
-def chance(problems: Iterable[Problem]) -> dict[str, float]:
-    """Accuracy of guessing, per benchmark: one over the number of choices, one half for yes and no, 0 otherwise."""
-    found: dict[str, list[float]] = {}
-    for problem in problems:
-        guess = 1 / len(problem.choices) if problem.choices else 0.5 if problem.kind == "boolean" else 0.0
-        found.setdefault(problem.benchmark, []).append(guess)
-    return {name: sum(values) / len(values) for name, values in found.items()}
 
 
 def mcnemar(only_first: int, only_second: int) -> float:

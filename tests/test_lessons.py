@@ -34,7 +34,7 @@ def test_a_run_tells_its_progress_on_the_ordinary_stream_and_is_not_repeated(sma
     assert (folder / "events.jsonl").read_bytes() == before
     with pytest.raises(LabError, match="exists with k"):
         lessons.run("first", small.model_copy(update={"k": 1}))
-    assert {score.epoch for score in lessons.final_scores(folder)} == {1}
+    assert {score.epoch for score in runs.records(folder, "scores.jsonl", Score)} == {0, 1}
 
 
 def test_an_own_algorithm_runs_in_the_same_folder(small):

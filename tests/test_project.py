@@ -15,7 +15,7 @@ ORDER = [
     "row_attention", "orpo", "memory", "kv", "attention", "choosing", "batching", "decoding", "prompts", "prompting",
     "generation", "replies", "asking", "budget", "catalog", "servers", "guard", "serving", "sampling", "triplets",
     "training", "evaluation", "runs", "queueing", "stages", "distill", "shards", "cards", "lmeval", "export",
-    "standins", "compare", "groups", "methods", "figures", "study_figures", "lessons", "method_figures", "markup",
+    "standins", "compare", "groups", "methods", "figures", "method_figures", "study_figures", "lessons", "markup",
     "report_tables", "report_page", "report_run", "report_traces", "report_group", "report",
     "pocket_shapes", "pocket_models", "doctor", "cli", "__main__",
 ]  # fmt: skip
