@@ -1,6 +1,8 @@
 # make demo   distil a pocket student from nothing, in a few minutes, nothing to download
 # make app    the dashboard, at http://127.0.0.1:7860
+# make lab    JupyterLab on the course in notebooks/
 # make test   the tests, as CI runs them
+# make notebooks   execute every notebook and save it with its outputs and pictures (needs Chromium)
 # Each makes .venv and installs what it needs the first time; a second call starts within seconds.
 
 PYTHON ?= python3
@@ -9,12 +11,18 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 TORCH := $(shell grep '^torch==' constraints.txt)
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: demo app test lint clean
+.PHONY: demo app lab test notebooks lint clean
 demo: .venv/ready
 	$(BIN)/labkit distill demo --recipe pocket
 
 app: .venv/ready
 	$(BIN)/labkit app
+
+lab: .venv/ready
+	$(BIN)/jupyter lab --notebook-dir notebooks
+
+notebooks: .venv/ready-test
+	$(BIN)/python -m tests.run_notebooks
 
 test: .venv/ready-test
 	$(BIN)/ruff check .

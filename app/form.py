@@ -17,12 +17,16 @@ GROUPS = {
     "Triplets": ("negatives", "unparsed_negatives", "unpaired"),
     "Objective and optimiser": (
         "lam", "nll_span", "batch", "pairs_per_prompt", "learning_rate", "warmup", "weight_decay", "clip", "max_tokens",
-        "max_length", "gradient_checkpointing", "lora_rank", "lora_alpha", "shard",
+        "max_length", "gradient_checkpointing", "lora_rank", "lora_alpha", "fsdp",
+    ),
+    "Servers": (
+        "concurrency", "choices", "timeout", "retries", "token_cap", "money_cap", "price_in", "price_out", "serve_wait",
     ),
     "Running": ("evaluate_every", "checkpoint_steps", "chunk", "rows", "dtype"),
 }  # fmt: skip
 FIELDS = (*BASIC, *(field for group in GROUPS.values() for field in group))
-assert set(FIELDS) == set(RunConfig.model_fields) - {"recipe"}, "every setting has its place in the form"
+# `serve` is a command line: the browser does not get to say what is executed
+assert set(FIELDS) == set(RunConfig.model_fields) - {"recipe", "serve"}, "every setting has its place in the form"
 
 
 def widget(field: str, start: RunConfig) -> Any:

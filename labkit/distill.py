@@ -7,11 +7,24 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from labkit import adapters, benchmarks, crew, memory, models, processes, runs, training, triplets
+from labkit import (
+    adapters,
+    benchmarks,
+    crew,
+    memory,
+    models,
+    processes,
+    runs,
+    servers,
+    serving,
+    training,
+    triplets,
+)
+from labkit.answers import Grader, grade
 from labkit.config import RunConfig
 from labkit.generation import RecordedGenerator, Request
 from labkit.prompting import encode
@@ -28,9 +41,7 @@ def distill(lab: Lab) -> None:
     evaluate(lab)
     if config.method == "zero-shot":
         return
-    chosen = sample(lab, Job("teacher", "teacher", 0, "correct"), {problem.id: config.k for problem in lab.train})
-    if config.method == "single-cot":
-        chosen = {problem: pool[:1] for problem, pool in chosen.items()}
+    chosen = chosen_traces(lab)
     initial = initial_negatives(lab, chosen)
     for epoch in range(lab.student.epoch + 1, config.epochs + 1):
         fresh = fresh_negatives(lab, chosen, epoch)
@@ -39,6 +50,13 @@ def distill(lab: Lab) -> None:
         train(lab, pairs, epoch)
         if epoch % config.evaluate_every == 0 or epoch == config.epochs:
             evaluate(lab)
+
+
+def chosen_traces(lab: Lab) -> triplets.Pools:
+    """The teacher's correct traces: K per question, or one for single-CoT fine-tuning."""
+    wanted = {problem.id: lab.config.k for problem in lab.train}
+    chosen = sample(lab, Job("teacher", "teacher", 0, "correct"), wanted)
+    return {problem: pool[:1] for problem, pool in chosen.items()} if lab.config.method == "single-cot" else chosen
 
 
 def initial_negatives(lab: Lab, chosen: triplets.Pools) -> triplets.Pools:
@@ -77,8 +95,18 @@ def prepare(folder: Path, config: RunConfig) -> None:
     runs.create(folder, config, problems)
 
 
-def run(folder: Path) -> str:
+def run(
+    folder: Path,
+    shard: tuple[int, int] | None = None,
+    algorithm: Callable[[Lab], None] = distill,
+    grader: Grader = grade,
+) -> str:
     """Start or continue a prepared run; returns its final state, `done` or `stopped`.
+
+    With `shard` = (i, n) only its share of the first sampling is done: teacher and initial student on every n-th
+    training question, from the i-th (see `labkit.shards`); a run begun so goes on so.
+    `algorithm`: what is done, in which order; the paper's, or one of your own made of the same stages.
+    `grader`: what counts as correct, in sampling and evaluation alike; by default the gold answer decides.
 
     Raises `LabError` for bad input. Any other failure is recorded in the run's status and log, and raised.
     """
@@ -86,14 +114,22 @@ def run(folder: Path) -> str:
     with runs.writing(folder):
         if runs.status(folder)["state"] == "done":
             return "done"
+        shard = shard or runs.status(folder).get("shard")
         with _ending(folder):
+            if shard:
+                runs.write_status(folder, shard=shard)
             runs.recover(folder)
             problems = runs.records(folder, "problems.jsonl", Problem)
             train = [problem for problem in problems if problem.split == "train"]
             test = [problem for problem in problems if problem.split == config.split]
-            lab = Lab(folder, config, train, test, _student(folder, config))
-            distill(lab)
-            _finish(lab)
+            lab = Lab(folder, config, train, test, _student(folder, config), grader)
+            if shard:
+                lab.train = train[shard[0] - 1 :: shard[1]]
+                initial_negatives(lab, chosen_traces(lab))
+                runs.write_status(folder, state="done", stage=None)
+            else:
+                algorithm(lab)
+                _finish(lab)
     return runs.status(folder)["state"]
 
 
@@ -139,7 +175,11 @@ def check(config: RunConfig, problems: Sequence[Problem]) -> None:
     if config.lora_rank:
         adapters.peft()
     specs = {config.student} if config.method == "zero-shot" else {config.student, config.teacher}
-    for spec in sorted(spec for spec in specs if not spec.startswith("traces:")):
+    if config.serve:
+        serving.check(config.serve)
+    for spec in sorted(spec for spec in specs if servers.is_url(spec)):
+        servers.check(spec, timeout=min(config.timeout, 60.0))
+    for spec in sorted(spec for spec in specs if not spec.startswith("traces:") and not servers.is_url(spec)):
         models.verify(spec)
         tokenizer, limit = models.load_tokenizer(spec), models.context_length(spec)
         length, problem = max((len(encode(tokenizer, rendered(p, tokenizer, config))), p.id) for p in problems)
@@ -153,6 +193,9 @@ def check(config: RunConfig, problems: Sequence[Problem]) -> None:
 def _student(folder: Path, config: RunConfig) -> training.State:
     """The student at the run's newest checkpoint, or as it came."""
     runs.write_status(folder, **runs.identity(), state="sampling", stage="loading", epochs=config.epochs, reason=None)
+    if servers.is_url(config.student):
+        runs.log_line(folder, "events.jsonl", event="started", step=0, epoch=0, versions=versions())
+        return training.State(None, None, None, None)  # nothing of it is in this process
     checkpoint = training.newest_checkpoint(folder)
     state = crew.student(checkpoint, config)
     if config.method != "zero-shot" and state.plain is None:
@@ -194,9 +237,10 @@ def _ending(folder: Path) -> Iterator[None]:
             _failed(folder, lost)
             raise processes.Lost(lost) from error
         if isinstance(error, runs.Stopped | KeyboardInterrupt):
-            runs.write_status(folder, state="stopped")
-            runs.log_line(folder, "events.jsonl", event="stopped")
-            say(f"stopped; continue with: labkit distill {folder.name}")
+            reason = str(error) or None
+            runs.write_status(folder, state="stopped", reason=reason)
+            runs.log_line(folder, "events.jsonl", event="stopped", reason=reason)
+            say(f"stopped{f': {reason}' if reason else ''}; continue with: labkit distill {folder.name}")
             return
         _failed(folder, str(error) if isinstance(error, LabError) else f"{type(error).__name__}: {error}")
         raise

@@ -88,7 +88,8 @@ def join() -> None:
 
 def environment() -> dict[str, str]:
     """The environment for a program that the run starts but that is not of the launch, as a server."""
-    own = ("RANK", "WORLD_SIZE", "LOCAL_", "GROUP_", "ROLE_", "MASTER_", "TORCHELASTIC_", "ACCELERATE_")
+    own = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "GROUP_WORLD_SIZE", "ROLE_RANK",
+           "ROLE_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_", "ACCELERATE_")  # fmt: skip
     return {name: value for name, value in os.environ.items() if not name.startswith(own)}
 
 

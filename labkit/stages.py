@@ -10,7 +10,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from labkit import crew, evaluation, models, runs, sampling, training, triplets
+from labkit import crew, evaluation, models, runs, sampling, servers, serving, training, triplets
+from labkit.answers import Grader, grade
 from labkit.config import RunConfig
 from labkit.generation import Generator, RecordedGenerator, render
 from labkit.prompts import prompt, worked_examples
@@ -19,13 +20,14 @@ from labkit.records import Answer, Problem, Score, Trace, Triplet
 
 @dataclass
 class Lab:
-    """A run in progress: its folder, settings, questions, and the student as it is now."""
+    """A run in progress: its folder, settings, questions, the student as it is now, and who says what is correct."""
 
     folder: Path
     config: RunConfig
     train: list[Problem]
     test: list[Problem]
     student: training.State
+    grader: Grader = grade
 
 
 def sample(lab: Lab, job: sampling.Job, wanted: dict[str, int]) -> triplets.Pools:
@@ -41,7 +43,8 @@ def sample(lab: Lab, job: sampling.Job, wanted: dict[str, int]) -> triplets.Pool
         rest = problems[finished:]
         counts = [wanted[problem.id] for problem in rest]
         with _bar(f"{job.stage}: {job.want} traces", len(problems), finished) as bar, _speaker(lab, job) as speaker:
-            for chunk in sampling.sample(speaker, rest, counts, job, lab.config, _alive(lab, bar)):
+            said = sampling.sample(speaker, rest, counts, job, lab.config, _alive(lab, bar), lab.grader)
+            for chunk in said:
                 finished = min(finished + lab.config.chunk, len(problems))
                 runs.append(lab.folder, file, chunk, finished)
                 bar.update(finished - bar.n)
@@ -55,19 +58,38 @@ def sample(lab: Lab, job: sampling.Job, wanted: dict[str, int]) -> triplets.Pool
 
 @contextmanager
 def _speaker(lab: Lab, job: sampling.Job) -> Iterator[Generator]:
-    """Who samples: the teacher's recorded traces or model, or the student as it is now."""
-    spec = lab.config.teacher
-    if job.side == "student":
-        yield _student(lab)
-    elif spec.startswith("traces:"):
-        yield RecordedGenerator(Path(spec.removeprefix("traces:")))
-    else:
-        with crew.teacher(lab.config) as generator:
-            yield generator
+    """Who samples: the teacher's recorded traces, server or model; or the student as it is now, here or served."""
+    spec, config = lab.config.teacher, lab.config
+    with _capped():
+        if job.side == "student" and config.serve:
+            model = training.finished(lab.student)
+            with serving.served(model, lab.student.tokenizer, config, lab.folder, say) as generator:
+                yield generator
+        elif job.side == "student":
+            yield _student(lab)
+        elif servers.is_url(spec):
+            yield servers.speaker(spec, config, lab.folder, say)
+        elif spec.startswith("traces:"):
+            yield RecordedGenerator(Path(spec.removeprefix("traces:")))
+        else:
+            with crew.teacher(config) as generator:
+                yield generator
+
+
+@contextmanager
+def _capped() -> Iterator[None]:
+    """A spending cap stops the run; whatever was paid for is in its journal."""
+    try:
+        yield
+    except servers.Capped as reached:
+        raise runs.Stopped(str(reached)) from None
 
 
 def _student(lab: Lab) -> Generator:
-    return crew.shared("student", crew.speaker(training.whole(lab.student), lab.student, lab.config))
+    student, spec = lab.student, lab.config.student
+    if servers.is_url(spec):
+        return servers.speaker(spec, lab.config, lab.folder, say)
+    return crew.shared("student", crew.speaker(training.whole(student), student, lab.config))
 
 
 def train(lab: Lab, pairs: Sequence[Triplet], epoch: int) -> None:
@@ -112,8 +134,9 @@ def evaluate(lab: Lab) -> None:
     file = f"answers/epoch-{epoch}.jsonl"
     finished = runs.done(lab.folder, file)
     runs.write_status(lab.folder, state="evaluating", stage=f"after epoch {epoch}", epoch=epoch)
-    with _bar(f"epoch {epoch}: test questions", len(lab.test), finished) as bar:
-        for chunk in evaluation.answer(_student(lab), lab.test[finished:], epoch, lab.config, _alive(lab, bar)):
+    with _bar(f"epoch {epoch}: test questions", len(lab.test), finished) as bar, _capped():
+        rest = lab.test[finished:]
+        for chunk in evaluation.answer(_student(lab), rest, epoch, lab.config, _alive(lab, bar), lab.grader):
             finished += len(chunk)
             runs.append(lab.folder, file, chunk, finished)
             bar.update(len(chunk))

@@ -39,10 +39,10 @@ class Pair:
 class State:
     """A student being trained, across epochs."""
 
-    model: models.Model
-    tokenizer: models.Tokenizer
-    optimizer: torch.optim.Optimizer
-    accelerator: Accelerator
+    model: models.Model | None  # all four: None for a student behind a URL, which is only asked
+    tokenizer: models.Tokenizer | None
+    optimizer: torch.optim.Optimizer | None
+    accelerator: Accelerator | None
     plain: models.Model | None = None  # of a model that is split over processes: a whole one, for its weights of now
     adapter: Any = None  # peft's settings of a student that is trained by adapters
     step: int = 0  # optimiser steps taken
@@ -56,7 +56,7 @@ def prepare(model: models.Model, tokenizer: models.Tokenizer, config: RunConfig)
         model.activation_checkpointing_enable()
     adapter = adapters.attach(model, config) if config.lora_rank else None
     accelerator = Accelerator(mixed_precision="no")
-    plain = sharding.split(model) if config.shard and processes.size() > 1 else None
+    plain = sharding.split(model) if config.fsdp and processes.size() > 1 else None
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=config.weight_decay)
     if plain is None:

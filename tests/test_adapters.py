@@ -81,4 +81,4 @@ def test_without_peft_and_with_shard_it_is_refused_before_anything_is_sampled(mo
         distill.prepare(tmp_path / "run", recipe("pocket-quick", SETTINGS))
     assert not (tmp_path / "run").exists()
     with pytest.raises(LabError, match="without lora_rank"):
-        recipe("pocket-quick", {**SETTINGS, "shard": True})
+        recipe("pocket-quick", {**SETTINGS, "fsdp": True})

@@ -111,7 +111,7 @@ def test_two_processes_make_the_run_of_one(alone):
 
 
 def test_stopped_and_killed_in_every_way_it_says_so_and_comes_to_the_same_end(alone):
-    folder = _prepared(alone.parent / "killed", shard=True)  # each process then holds a part of the student
+    folder = _prepared(alone.parent / "killed", fsdp=True)  # each process then holds a part of the student
     leader, follower = _start(folder)
     _wait_for(leader, lambda: len(list(runs.rows(folder / "metrics.jsonl"))) >= 1, folder)
     for process in (leader, follower):  # as a scheduler does before it takes the machine away

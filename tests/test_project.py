@@ -13,8 +13,10 @@ ORDER = [
     "benchmarks", "variants", "planning", "diversity", "statistics", "published", "spm", "internlm2_words", "internlm2",
     "adapters", "conversion", "models", "processes", "sharding", "linear", "packing", "projection",
     "row_attention", "orpo", "memory", "kv", "attention", "choosing", "batching", "decoding", "prompts", "prompting",
-    "generation", "sampling", "triplets", "training", "crew", "evaluation", "runs", "pilot", "queueing", "stages",
-    "distill", "standins", "compare", "groups", "methods", "figures", "method_figures", "markup",
+    "generation", "replies", "asking", "budget", "catalog", "servers", "guard", "serving", "sampling", "triplets",
+    "training", "crew", "evaluation", "runs", "pilot", "queueing", "stages", "distill", "shards", "cards", "lmeval",
+    "export", "standins", "compare", "groups", "methods", "figures", "method_figures", "study_figures", "lessons",
+    "markup",
     "report_tables", "report_page", "report_run", "report_traces", "report_group", "report",
     "pocket_shapes", "pocket_models", "doctor", "cli", "__main__",
 ]  # fmt: skip
