@@ -20,7 +20,10 @@ from labkit.config import recipe
 from labkit.packing import deal
 from labkit.records import Answer, Trace
 
-SETTINGS = {"problems": 3, "test_problems": 3, "chunk": 4, "checkpoint_steps": 2, "k": 3, "epochs": 2, "batch": 7}
+SETTINGS = {
+    "benchmarks": "pocket_arc,pocket_gsm8k", "problems": 3, "test_problems": 3, "chunk": 3, "checkpoint_steps": 2,
+    "k": 3, "epochs": 2, "batch": 5,
+}  # fmt: skip
 LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines",
           "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]  # fmt: skip
 
