@@ -54,7 +54,7 @@ def macro_average(
 ) -> tuple[float, float, float]:
     """Mean over benchmarks of the accuracy in each, with its 95 % stratified bootstrap interval, as fractions.
 
-    `right`: scores of the questions, shape (Q,) or, for several seeds, (S, Q); `strata`: the benchmark of each question.
+    `right`: scores of the questions, (Q,) or (S, Q) for several seeds; `strata`: the benchmark of each question.
     """
     return paired_bootstrap(np.zeros_like(right, float), right, strata, draws, seed)
 

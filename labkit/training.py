@@ -95,6 +95,14 @@ def _examples(line: Sequence[tuple[str, Pair]]) -> list[Example]:
     ]
 
 
+def tokens(examples: Sequence[Example]) -> int:
+    """Training tokens of a step, the unit of compute here: each prompt once, and every response, chosen or rejected."""
+    return sum(
+        len(example.prompt) + sum(len(side) for side in (*example.chosen, *example.rejected) if side)
+        for example in examples
+    )
+
+
 def rate(progress: float, config: RunConfig) -> float:
     """Learning rate at a share of the whole run (0 to 1): linear warm-up, then a cosine down to 0."""
     if progress < config.warmup:
@@ -107,7 +115,7 @@ def train_epoch(state: State, steps: Sequence[Sequence[Example]], config: RunCon
 
     Raises `FloatingPointError` for a loss or gradient that is not finite, before it reaches the weights.
     """
-    lam = config.lam if config.method == "orpo" else 0.0
+    lam = config.lam_at(state.epoch + 1)
     parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
     while state.epoch_step < len(steps):
         began = time.perf_counter()
@@ -120,6 +128,7 @@ def train_epoch(state: State, steps: Sequence[Sequence[Example]], config: RunCon
             examples,
             lam=lam,
             nll_span=config.nll_span,
+            contrast=config.contrast,
             max_tokens=config.max_tokens,
             backward=state.accelerator.backward,
         )
@@ -138,6 +147,7 @@ def train_epoch(state: State, steps: Sequence[Sequence[Example]], config: RunCon
             **metrics,
             "grad_norm": norm,
             "learning_rate": speed,
+            "tokens": tokens(examples),
             "seconds": round(time.perf_counter() - began, 4),
         }
     state.epoch, state.epoch_step = state.epoch + 1, 0

@@ -10,7 +10,7 @@ from conftest import ROOT
 # each file may import only files above it
 ORDER = [
     "records", "versions", "config", "values", "answers", "pocket_cases", "pocket_choices", "pocket",
-    "benchmarks", "diversity", "statistics", "published", "models", "linear", "packing", "projection",
+    "benchmarks", "diversity", "statistics", "published", "models", "linear", "packing", "odds", "projection",
     "row_attention", "orpo", "memory", "kv", "attention", "choosing", "batching", "decoding", "prompts", "prompting",
     "generation", "sampling", "triplets", "training", "evaluation", "runs", "queueing", "stages", "distill",
     "compare", "groups", "methods", "figures", "method_figures", "markup",
@@ -19,7 +19,7 @@ ORDER = [
 ]  # fmt: skip
 TORCH = {
     "attention", "batching", "choosing", "decoding", "doctor", "generation", "kv", "linear", "memory", "models",
-    "orpo",    "packing", "pocket_models", "projection", "prompting", "row_attention", "training", "pocket_shapes",
+    "odds", "orpo", "packing", "pocket_models", "projection", "prompting", "row_attention", "training", "pocket_shapes",
 }  # fmt: skip
 FILES = {path.stem: path for path in (ROOT / "labkit").glob("*.py") if path.stem != "__init__"}
 
