@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,7 +17,8 @@ import typer
 
 from labkit import compare as comparing
 from labkit import config as configuring
-from labkit import runs
+from labkit import method_rows, method_text, runs
+from labkit.method_text import table
 from labkit.records import LabError, Score, Triplet
 from labkit.triplets import tally
 
@@ -32,6 +33,8 @@ Set = Annotated[list[str] | None, typer.Option("--set", help="Change a setting: 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Data = Annotated[str | None, typer.Option(help="Folder with one sub-folder per benchmark (train.jsonl, test.jsonl).")]
 Benchmarks = Annotated[str | None, typer.Option(help="Benchmarks, comma-separated.")]
+Seeds = Annotated[int, typer.Option(min=1, max=100, help="Seeds per method.")]
+Jobs = Annotated[int, typer.Option(min=1, max=64, help="Seeds that run at the same time.")]
 RUNS = Path("runs")
 
 
@@ -78,40 +81,51 @@ def _settings(recipe: str, set_: list[str] | None, data: str | None, benchmarks:
 def methods(
     name: Name,
     recipe: Recipe = "pocket-quick",
-    seeds: Annotated[int, typer.Option(min=1, max=100, help="Seeds per method.")] = 1,
+    seeds: Seeds = 1,
+    students: Annotated[str | None, typer.Option(help="Students, comma-separated: a table for each.")] = None,
+    methods: Annotated[
+        str | None, typer.Option(help="Rows, comma-separated; by default the paper's six and the matched ones.")
+    ] = None,
+    jobs: Jobs = 1,
     set_: Set = None,
     data: Data = None,
     benchmarks: Benchmarks = None,
     runs_dir: RunsDir = RUNS,
     as_json: Json = False,
 ) -> None:
-    """Run the paper's six methods on the same questions and print one table.
+    """Run the paper's six methods, and fine-tuning at equal steps and equal compute, on the same questions.
 
     Example: `labkit methods pocket-table --recipe pocket-quick --seeds 1`. Each method and seed is a run of its own,
-    NAME.METHOD.sSEED; the same command continues where it was stopped.
+    NAME.METHOD.sSEED; with several students NAME-STUDENT.METHOD.sSEED. The same command continues where it was stopped;
+    `labkit report NAME` makes a page of it. Rows beyond the paper: `--methods orpo-mixed,orpo-sft-first,...`.
     """
     from labkit import methods as grouping
 
-    cells = grouping.group(runs_dir, name, _settings(recipe or "pocket-quick", set_, data, benchmarks), seeds)
-    states = grouping.run_group(cells)
-    rows = grouping.table(cells)
-    print(json.dumps(rows)) if as_json else _print_methods(rows, seeds)
-    if "stopped" in states.values():
+    base = _settings(recipe or "pocket-quick", set_, data, benchmarks)
+    variants = method_rows.chosen(base, _names(methods))
+    groups = {
+        label: grouping.group(runs_dir, label, one, seeds, variants)
+        for label, one in grouping.by_student(name, base, _names(students)).items()
+    }
+    states = grouping.run_group(
+        {(label, *key): cell for label, cells in groups.items() for key, cell in cells.items()}, jobs
+    )
+    found = [grouping.summary(label, cells) for label, cells in groups.items()]
+    print(json.dumps(found)) if as_json else print("\n\n".join(map(method_text.tables, found)))
+    _exit_by(states.values())
+
+
+def _names(given: str | None) -> list[str]:
+    return [part.strip() for part in (given or "").split(",") if part.strip()]
+
+
+def _exit_by(states: Iterable[str]) -> None:
+    """Exit code 3 if a run of a group was stopped, 1 if one failed."""
+    found = set(states)
+    if "stopped" in found:
         raise typer.Exit(3)
-    if set(states.values()) != {"done"}:
+    if found != {"done"}:
         raise typer.Exit(1)
-
-
-def _print_methods(rows: list[dict[str, Any]], seeds: int) -> None:
-    names = [key for key in rows[0] if key not in {"method", "seeds"} and not key.endswith("_sd")] if rows else []
-    cells = [[row["method"], *(_mean_sd(row[n], row[f"{n}_sd"]) for n in names)] for row in rows]
-    print(table(["method", *names], cells))
-    spread = f"mean ± sd over {seeds} seeds" if seeds > 1 else "one seed: differences of a few points mean nothing"
-    print(f"accuracy in %, {spread}; intervals and paired tests: labkit compare A B")
-
-
-def _mean_sd(mean: float, sd: float | None) -> str:
-    return f"{100 * mean:.1f}" + (f" ± {100 * sd:.1f}" if sd is not None else "")
 
 
 @app.command("list")
@@ -290,14 +304,6 @@ def pocket_build(
     from labkit import pocket_models
 
     pocket_models.build(folder, seed=seed)
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns padded to their widest cell, two spaces apart."""
-    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
-    return "\n".join(
-        "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in [head, *rows]
-    )
 
 
 def main() -> None:

@@ -9,11 +9,11 @@ from conftest import ROOT
 
 # each file may import only files above it
 ORDER = [
-    "records", "versions", "config", "values", "answers", "pocket_cases", "pocket_choices", "pocket",
+    "records", "versions", "config", "method_rows", "values", "answers", "pocket_cases", "pocket_choices", "pocket",
     "benchmarks", "diversity", "statistics", "published", "models", "linear", "packing", "odds", "projection",
     "row_attention", "orpo", "memory", "kv", "attention", "choosing", "batching", "decoding", "prompts", "prompting",
     "generation", "sampling", "triplets", "training", "evaluation", "runs", "queueing", "stages", "distill",
-    "compare", "groups", "methods", "figures", "method_figures", "markup",
+    "compare", "groups", "methods", "method_text", "figures", "method_figures", "markup",
     "report_tables", "report_page", "report_run", "report_traces", "report_group", "report",
     "pocket_shapes", "pocket_models", "doctor", "cli", "__main__",
 ]  # fmt: skip
