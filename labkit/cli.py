@@ -18,6 +18,7 @@ import typer
 from labkit import compare as comparing
 from labkit import config as configuring
 from labkit import method_rows, method_text, runs
+from labkit import sweeps as sweeping
 from labkit.method_text import table
 from labkit.records import LabError, Score, Triplet
 from labkit.triplets import tally
@@ -112,6 +113,39 @@ def methods(
     )
     found = [grouping.summary(label, cells) for label, cells in groups.items()]
     print(json.dumps(found)) if as_json else print("\n\n".join(map(method_text.tables, found)))
+    _exit_by(states.values())
+
+
+@app.command()
+def ablate(
+    name: Name,
+    sweep: Annotated[
+        list[str],
+        typer.Option(help="A setting and its values: FIELD=v1,v2,...; FIELD alone: the lab's standard values."),
+    ],
+    recipe: Recipe = "pocket-quick",
+    seeds: Seeds = 1,
+    jobs: Jobs = 1,
+    set_: Set = None,
+    data: Data = None,
+    benchmarks: Benchmarks = None,
+    runs_dir: RunsDir = RUNS,
+    as_json: Json = False,
+) -> None:
+    """Vary one setting at a time around a recipe, and print how accuracy changes.
+
+    Example: `labkit ablate around --recipe pocket --sweep phi --sweep lam=0,0.1,1 --seeds 3`. Each value and seed is a
+    run of its own, NAME.FIELD-VALUE.sSEED; the recipe itself is NAME.base. The same command continues, and one with
+    another sweep adds to it; `labkit report NAME` draws the curves.
+    """
+    from labkit import methods as grouping
+
+    base = _settings(recipe or "pocket-quick", set_, data, benchmarks)
+    cells = grouping.group(runs_dir, name, base, seeds, sweeping.parse(sweep, base))
+    states = grouping.run_group(cells, jobs)
+    found = sweeping.points({cell: folder for cell, (folder, _) in cells.items() if folder.exists()})
+    plain = {field: [asdict(point) for point in line] for field, line in found.items()}
+    print(json.dumps(plain)) if as_json else print(method_text.sweeps(found))
     _exit_by(states.values())
 
 

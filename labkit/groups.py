@@ -106,23 +106,23 @@ def outcomes(said: Said) -> dict[str, dict[str, float]]:
 
 def contrasts(said: Said) -> list[Contrast]:
     """The claims that this group can test; Holm over those that have a p-value."""
-    able = [claim for claim in CLAIMS if claim[0] in said and claim[1] in said and _right(said, *claim[:2])[2]]
+    able = [claim for claim in CLAIMS if claim[0] in said and claim[1] in said and right(said, *claim[:2])[2]]
     found = [_contrast(said, *claim) for claim in able]
     adjusted = iter(holm([one.p for one in found if one.p is not None]))
     return [replace(one, p_holm=None if one.p is None else next(adjusted)) for one in found]
 
 
 def _contrast(said: Said, better: str, than: str, claim: str) -> Contrast:
-    first, second, strata = _right(said, than, better)
+    first, second, strata = right(said, than, better)
     difference, low, high = paired_bootstrap(first, second, strata)
-    by_seed = tuple(_macro(row, strata) for row in second - first)
+    by_seed = tuple(macro(row, strata) for row in second - first)
     p = t_test(by_seed)[1] if len(by_seed) > 2 else None
     if len(first) == 1:
         p = mcnemar(int((first > second).sum()), int((second > first).sum()))
     return Contrast(better, than, claim, len(first), len(strata), difference, low, high, by_seed, p, None)
 
 
-def _macro(change: np.ndarray, strata: Sequence[str]) -> float:
+def macro(change: np.ndarray, strata: Sequence[str]) -> float:
     """Mean over benchmarks of the mean over their questions."""
     names = np.array(strata)
     return float(np.mean([change[names == name].mean() for name in dict.fromkeys(strata)]))
@@ -139,7 +139,7 @@ def _shared(said: Said, one: str, other: str) -> list[int]:
     return [seed for seed in said[one] if seed in said[other]]
 
 
-def _right(said: Said, one: str, other: str, benchmark: str | None = None) -> tuple[np.ndarray, np.ndarray, list[str]]:
+def right(said: Said, one: str, other: str, benchmark: str | None = None) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Which questions each method got right, (S, Q) of 0 and 1 over the seeds and questions of both, and benchmarks."""
     seeds = _shared(said, one, other)
     asked = [said[method][seed] for method in (one, other) for seed in seeds] or [{}]
@@ -160,7 +160,7 @@ def best(rows: Sequence[Mapping[str, Any]], said: Said) -> dict[str, str]:
         second, first = (row["method"] for row in sorted(rows, key=lambda row: row.get(column, 0))[-2:])
         if not _shared(said, first, second):
             continue
-        one, two, strata = _right(said, second, first, None if column == "mean" else column)
+        one, two, strata = right(said, second, first, None if column == "mean" else column)
         if len(strata) and paired_bootstrap(one, two, strata)[1] > 0:
             found[column] = first
     return found

@@ -7,6 +7,7 @@ from typing import Any
 
 from labkit.compare import points
 from labkit.groups import columns
+from labkit.sweeps import BASE, Point
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -72,3 +73,21 @@ def _claims(claims: Sequence[Mapping[str, Any]]) -> str:
     ]  # fmt: skip
     test = "McNemar" if all(one["seeds"] == 1 for one in claims) else "t over seeds"
     return table(["points of mean accuracy", "difference", "95 % (paired)", f"p ({test})", "p (Holm)", ""], cells)
+
+
+def sweeps(found: Mapping[str, Sequence[Point]]) -> str:
+    """The points of an ablation, a block per setting; the recipe's own value is marked by `=`."""
+    blocks = []
+    for field, line in found.items():
+        cells = [
+            [
+                ("= " if point.method == BASE else "  ") + str(point.value), f"{100 * point.mean:.1f}",
+                f"{100 * point.low:.1f} … {100 * point.high:.1f}", points(point.difference),
+                f"{points(point.difference_low)} … {points(point.difference_high)}",
+                "-" if point.p is None else f"{point.p:.2g}", str(len(point.by_seed)),
+            ]
+            for point in line
+        ]  # fmt: skip
+        head = [field, "mean %", "95 %", "to =", "95 % (paired)", "p (t over seeds)", "seeds"]
+        blocks.append(table(head, cells))
+    return "\n\n".join(blocks) or "no two values of a setting are finished yet"

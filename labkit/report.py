@@ -195,10 +195,13 @@ def of_group(name: str, cells: report_group.Cells) -> str:
     lines = {method: read(folder).scores for (method, seed), folder in cells.items() if seed == least}
     example = next((folder for (method, _), folder in reversed(cells.items()) if (folder / "triplets").is_dir()), None)
     configs = {method: read(folder).config for (method, _), folder in reversed(cells.items())}
+    swept = report_group.sweeps(cells)
+    finding = ("Settings varied one at a time.", "See the curves below.") if swept else report_group.shown(found)
     sections = [
-        ("In short", callout(*report_group.shown(found), "open") + f"<p>{report_group.seeds_said(rows)}</p>"),
+        ("In short", callout(*finding, "open") + f"<p>{report_group.seeds_said(rows)}</p>"),
         ("Methods", report_group.methods(cells, rows, said) + report_group.paper(first.config, rows)),
-        ("Claims", report_group.claims(found)),
+        ("Claims", report_group.claims(found) if found or not swept else ""),
+        ("One setting at a time", swept),
         ("Answers", report_group.endings(said)),
         ("Epochs", curves(lines, whiskers=False, more=f" Seed {least} alone, without intervals.")),
         ("Pairs", pairs(read(example)) if example else ""),

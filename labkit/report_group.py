@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from labkit import groups, published, runs
+from labkit import sweeps as sweeping
 from labkit.compare import points
 from labkit.config import RunConfig
 from labkit.figures import percent
@@ -15,6 +16,7 @@ from labkit.markup import outcome, p_value, table, text
 from labkit.method_figures import method_dots
 from labkit.records import OUTCOMES
 from labkit.report_page import chart, fold, note
+from labkit.sweep_figures import sweep_curves, worded
 
 Cells = Mapping[tuple[str, int], Path]
 
@@ -77,6 +79,29 @@ FINDINGS = {
     "opposite": '<span class="o wrong"><span aria-hidden="true">✗</span>the opposite</span>',
     "open": "not shown",
 }
+
+
+def sweeps(cells: Cells) -> str:
+    """The curves of an ablation, and their numbers; empty for a group without one."""
+    found = sweeping.points(cells)
+    if not found:
+        return ""
+    head = ["setting", "value", "mean accuracy", "95 %", "to the recipe", "95 % (paired)", "p (t over seeds)", "seeds"]
+    rows = [
+        [
+            text(field), text(worded(point)) + (" <small>(recipe)</small>" if point.method == sweeping.BASE else ""),
+            percent(point.mean), f"{100 * point.low:.1f} … {100 * point.high:.1f}", points(point.difference),
+            f"{points(point.difference_low)} … {points(point.difference_high)}",
+            "" if point.p is None else p_value(point.p), str(len(point.by_seed)),
+        ]
+        for field, line in found.items()
+        for point in line
+    ]  # fmt: skip
+    told = (
+        "One setting varied at a time around the recipe (open sign). Line: mean over seeds and benchmarks, whiskers: "
+        "95 % over questions; small dots: seeds. p is of each value by itself, not corrected for their number."
+    )
+    return chart(sweep_curves(found), told) + table(head, rows)
 
 
 def claims(found: Sequence[Contrast]) -> str:
