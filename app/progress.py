@@ -89,7 +89,7 @@ def timed(where: Path) -> dict[str, float]:
     kinds = {"evaluated": "evaluate", "sampled": "student"}
     marks: list[tuple[float, str | None]] = []
     for row in runs.rows(where / "events.jsonl"):
-        kind = kinds.get(row["event"])
+        kind = None if "copied_from" in row else kinds.get(row["event"])
         marks.append((row["time"], "teacher" if kind == "student" and row["stage"].startswith("teacher") else kind))
     metrics = store.metrics(where)
     if metrics:

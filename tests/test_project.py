@@ -13,9 +13,9 @@ ORDER = [
     "benchmarks", "diversity", "statistics", "published", "models", "linear", "packing", "odds", "projection",
     "row_attention", "orpo", "memory", "kv", "attention", "choosing", "batching", "decoding", "prompts", "prompting",
     "generation", "sampling", "triplets", "training", "evaluation", "runs", "queueing", "stages", "distill",
-    "compare", "groups", "methods", "sweeps", "method_text",
-    "figures", "method_figures", "sweep_figures", "markup",
-    "report_tables", "report_page", "report_run", "report_traces", "report_group", "report",
+    "compare", "groups", "methods", "sweeps", "method_text", "why",
+    "figures", "method_figures", "sweep_figures", "why_figures", "markup",
+    "report_tables", "report_page", "report_run", "report_traces", "report_why", "report_group", "report",
     "pocket_shapes", "pocket_models", "doctor", "cli", "__main__",
 ]  # fmt: skip
 TORCH = {
