@@ -18,6 +18,7 @@ from app import store, tokens
 from labkit import models, runs
 from labkit.odds import differing, log1mexp, log_odds_ratio
 from labkit.orpo import encode_response
+from labkit.prompting import encode
 from labkit.records import LabError, Triplet
 from labkit.stages import rendered
 
@@ -54,15 +55,15 @@ def pair(where: Path, triplet: Triplet, model: models.Model, tokenizer: models.T
     """Log-probability of every token of both sides, and the terms of the ORPO loss of this pair alone."""
     config = store.config(where)
     prompt = rendered(store.problems(where)[triplet.problem], tokenizer, config)
-    start = tuple(tokenizer(prompt, add_special_tokens=False)["input_ids"])
-    said = encode_response(tokenizer, triplet.chosen)
+    start = tuple(encode(tokenizer, prompt))
+    said = encode_response(tokenizer, triplet.chosen, prompt)
     before, chosen = _logps(model, start, said)
     span = torch.cat([before, chosen]) if config.nll_span == "prompt+response" else chosen
     lam = config.lam_at(triplet.epoch)
     found: dict[str, Any] = {"nll": -float(span.mean()), "lam": lam, "nll_span": config.nll_span, "rejected": None}
     found["chosen"] = _side(tokenizer, said, chosen, chosen.mean())
     if triplet.rejected is not None:
-        other = encode_response(tokenizer, triplet.rejected)
+        other = encode_response(tokenizer, triplet.rejected, prompt)
         rejected = _logps(model, start, other)[1]
         sides = (said, chosen), (other, rejected)
         kept = differing(said, other) if config.contrast == "differing" else ([1.0] * len(ids) for ids, _ in sides)

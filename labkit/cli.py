@@ -33,6 +33,10 @@ Recipe = Annotated[str | None, typer.Option(help="Settings to start from: a ship
 Set = Annotated[list[str] | None, typer.Option("--set", help="Change a setting: field=value. See `labkit settings`.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Data = Annotated[str | None, typer.Option(help="Folder with one sub-folder per benchmark (train.jsonl, test.jsonl).")]
+StandIn = Annotated[
+    bool,
+    typer.Option("--stand-in", help="Tiny random models of the same shape in place of the paper's, and a few rows."),
+]
 Benchmarks = Annotated[str | None, typer.Option(help="Benchmarks, comma-separated.")]
 Seeds = Annotated[int, typer.Option(min=1, max=100, help="Seeds per method.")]
 Jobs = Annotated[int, typer.Option(min=1, max=64, help="Seeds that run at the same time.")]
@@ -46,6 +50,7 @@ def distill(
     set_: Set = None,
     data: Data = None,
     benchmarks: Benchmarks = None,
+    stand_in: StandIn = False,
     runs_dir: RunsDir = RUNS,
     as_json: Json = False,
 ) -> None:
@@ -58,7 +63,8 @@ def distill(
 
     folder = runs.folder_of(runs_dir, name)
     if recipe or not (folder / "config.json").exists():
-        distilling.prepare(folder, _settings(recipe or "pocket", set_, data, benchmarks))
+        beside = folder.with_name(f"{name}.stand-in") if stand_in else None
+        distilling.prepare(folder, _settings(recipe or "pocket", set_, data, benchmarks, beside))
     elif set_ or data or benchmarks:
         raise LabError(f"run {name} exists: continue it without --set, --data and --benchmarks, or choose another name")
     state = distilling.run(folder)
@@ -72,10 +78,18 @@ def distill(
         )
 
 
-def _settings(recipe: str, set_: list[str] | None, data: str | None, benchmarks: str | None) -> configuring.RunConfig:
+def _settings(
+    recipe: str, set_: list[str] | None, data: str | None, benchmarks: str | None, stand_in: Path | None = None
+) -> configuring.RunConfig:
+    """The recipe with what was given on top; with `stand_in`, cut down, and with the models made in that folder."""
     changes: dict[str, Any] = configuring.parse_changes(set_ or [])
     given = {"data": data, "benchmarks": benchmarks}
-    return configuring.recipe(recipe, {**changes, **{key: value for key, value in given.items() if value is not None}})
+    changes |= {key: value for key, value in given.items() if value is not None}
+    if not stand_in:
+        return configuring.recipe(recipe, changes)
+    from labkit import standins
+
+    return standins.prepare(stand_in, standins.settings(recipe, changes))
 
 
 @app.command()
@@ -91,10 +105,11 @@ def methods(
     set_: Set = None,
     data: Data = None,
     benchmarks: Benchmarks = None,
+    stand_in: StandIn = False,
     runs_dir: RunsDir = RUNS,
     as_json: Json = False,
 ) -> None:
-    """Run the paper's six methods, and fine-tuning at equal steps and equal compute, on the same questions.
+    """Run the paper's six methods and fine-tuning at equal steps and equal compute, or the variants of a recipe.
 
     Example: `labkit methods pocket-table --recipe pocket-quick --seeds 1`. Each method and seed is a run of its own,
     NAME.METHOD.sSEED; with several students NAME-STUDENT.METHOD.sSEED. The same command continues where it was stopped;
@@ -102,8 +117,10 @@ def methods(
     """
     from labkit import methods as grouping
 
-    base = _settings(recipe or "pocket-quick", set_, data, benchmarks)
-    variants = method_rows.chosen(base, _names(methods))
+    recipe = recipe or "pocket-quick"
+    beside = runs.folder_of(runs_dir, f"{name}.stand-in") if stand_in else None
+    base = _settings(recipe, set_, data, benchmarks, beside)
+    variants = method_rows.chosen(base, _names(methods), configuring.variants(recipe))
     groups = {
         label: grouping.group(runs_dir, label, one, seeds, variants)
         for label, one in grouping.by_student(name, base, _names(students)).items()
@@ -327,6 +344,23 @@ def app_(
     from app.main import launch
 
     launch(runs_dir, port, host=host)
+
+
+@app.command("convert-internlm2")
+def convert_internlm2(
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="Folder of an InternLM2 or InternLM2.5 checkpoint.")],
+    target: Annotated[Path, typer.Argument(metavar="DST", help="Folder to write; it must not exist.")],
+) -> None:
+    """Write an InternLM2 checkpoint as a plain Llama one, tokenizer and chat template included.
+
+    Not needed for labkit itself, which reads such folders as they are: for vLLM, llama.cpp, TRL and the rest.
+    """
+    from labkit import conversion
+
+    words = conversion.convert(source, target)
+    print(
+        f"{target}: a plain Llama checkpoint" + ("" if words else ", without a tokenizer: SRC has no tokenizer.model")
+    )
 
 
 @app.command("pocket-build")

@@ -6,6 +6,7 @@ config = recipe("pocket", {"phi": "1", "epochs": "3"})
 from __future__ import annotations
 
 import difflib
+import re
 import shlex
 from importlib import resources
 from pathlib import Path
@@ -178,6 +179,23 @@ def recipes() -> list[str]:
 
 def recipe(name: str, changes: dict[str, Any] | None = None) -> RunConfig:
     """The settings of a shipped recipe, or of a YAML file of your own, with `changes` on top."""
+    values = _values(name)
+    values.pop("variants", None)
+    return configure({"recipe": Path(name).stem, **values, **(changes or {})})
+
+
+def variants(name: str) -> dict[str, dict[str, Any]]:
+    """What each cell of the recipe's group changes, by the cell's name; empty where the recipe has no `variants`."""
+    found = _values(name).get("variants") or {}
+    if not isinstance(found, dict) or not all(isinstance(changes, dict) for changes in found.values()):
+        raise LabError(f"recipe {name}: variants: expected lines of `name: {{setting: value}}`")
+    for variant in map(str, found):
+        if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", variant):
+            raise LabError(f"recipe {name}: variant {variant!r}: use letters, digits, '.', '_' and '-'")
+    return {str(variant): changes for variant, changes in found.items()}
+
+
+def _values(name: str) -> dict[str, Any]:
     own = Path(name)
     if name in recipes():
         text = (_recipe_folder() / f"{name}.yaml").read_text(encoding="utf-8")
@@ -191,7 +209,7 @@ def recipe(name: str, changes: dict[str, Any] | None = None) -> RunConfig:
         raise LabError(f"recipe {name}: not YAML: {str(error).splitlines()[0]}") from None
     if not isinstance(values, dict):
         raise LabError(f"recipe {name}: expected lines of `setting: value`")
-    return configure({"recipe": own.stem, **values, **(changes or {})})
+    return values
 
 
 def _read(path: Path) -> str:

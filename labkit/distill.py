@@ -13,6 +13,7 @@ from pathlib import Path
 from labkit import benchmarks, memory, models, runs, training, triplets
 from labkit.config import RunConfig
 from labkit.generation import RecordedGenerator, Request
+from labkit.prompting import encode
 from labkit.prompts import prompt
 from labkit.records import LabError, Problem, Trace, Triplet
 from labkit.sampling import Job, settings
@@ -167,10 +168,7 @@ def check(config: RunConfig, problems: Sequence[Problem]) -> None:
     for spec in sorted(spec for spec in specs if not spec.startswith("traces:")):
         models.verify(spec)
         tokenizer, limit = models.load_tokenizer(spec), models.context_length(spec)
-        prompts = tokenizer([rendered(problem, tokenizer, config) for problem in problems], add_special_tokens=False)
-        length, problem = max(
-            (len(ids), problem.id) for ids, problem in zip(prompts["input_ids"], problems, strict=True)
-        )
+        length, problem = max((len(encode(tokenizer, rendered(p, tokenizer, config))), p.id) for p in problems)
         if limit and length + config.max_new_tokens > limit:
             raise LabError(
                 f"{problem}: its prompt of {length} tokens and max_new_tokens = {config.max_new_tokens} exceed the "

@@ -35,11 +35,13 @@ def examine() -> dict[str, Any]:
 def _missing(name: str) -> str | None:
     config = recipe(name)
     try:
-        for spec in (config.teacher, config.student):
-            models.locate(spec)
+        fetched = [models.fetched(spec) for spec in (config.teacher, config.student)]
     except LabError as error:
         return str(error)
-    return None
+    if all(fetched):
+        return None
+    absent = [spec for spec, there in zip((config.teacher, config.student), fetched, strict=True) if not there]
+    return f"would fetch {' and '.join(dict.fromkeys(absent))} from the hub first"
 
 
 def describe(found: dict[str, Any]) -> str:

@@ -66,11 +66,16 @@ def known(base: RunConfig) -> dict[str, dict[str, Any]]:
     return {name: rows[name] for name in ORDER}
 
 
-def chosen(base: RunConfig, names: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
-    """The named rows; with no name the paper's six and the matched ones. Raises `LabError` for a name there is not."""
-    rows = known(base)
+def chosen(
+    base: RunConfig, names: Sequence[str] = (), variants: Variants | None = None
+) -> dict[str, Mapping[str, Any]]:
+    """The named rows; with no name the paper's six and the matched ones, or all of a recipe's own `variants`.
+
+    Raises `LabError` for a name there is not.
+    """
+    rows: Mapping[str, Mapping[str, Any]] = variants or known(base)
     unknown = [name for name in names if name not in rows]
     if unknown:
         raise LabError(f"--methods: no method is called {unknown[0]!r}: choose from {', '.join(rows)}")
-    wanted = names or (*METHODS, *MATCHED)
+    wanted = names or (rows if variants else (*METHODS, *MATCHED))
     return {name: changes for name, changes in rows.items() if name in wanted}

@@ -7,7 +7,7 @@ from typing import Any
 
 from labkit.compare import points
 from labkit.groups import columns
-from labkit.sweeps import BASE, Point
+from labkit.sweeps import Point
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -81,7 +81,7 @@ def sweeps(found: Mapping[str, Sequence[Point]]) -> str:
     for field, line in found.items():
         cells = [
             [
-                ("= " if point.method == BASE else "  ") + str(point.value), f"{100 * point.mean:.1f}",
+                ("= " if point.base else "  ") + str(point.value), f"{100 * point.mean:.1f}",
                 f"{100 * point.low:.1f} … {100 * point.high:.1f}", points(point.difference),
                 f"{points(point.difference_low)} … {points(point.difference_high)}",
                 "-" if point.p is None else f"{point.p:.2g}", str(len(point.by_seed)),

@@ -16,16 +16,19 @@ from typing import Any
 import torch
 import transformers
 from gguf import GGUFReader
+from huggingface_hub import snapshot_download, try_to_load_from_cache
 from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedConfig
 
-from labkit import pocket
+from labkit import internlm2, internlm2_words, pocket
 from labkit.records import LabError
 
 Model = transformers.PreTrainedModel
 Tokenizer = transformers.PreTrainedTokenizerBase
 
 _SMOLLM2 = "SmolLM2-135M-Instruct.Q4_1.gguf"
+_WORDS = ["config.json", "generation_config.json", "tokenizer*", "chat_template.jinja", "LICENSE*"]  # of a hub model
 
 
 def locate(spec: str) -> tuple[str, str | None]:
@@ -44,6 +47,12 @@ def locate(spec: str) -> tuple[str, str | None]:
     if spec.count("/") != 1:
         raise LabError(f"model {spec!r}: no such folder; a hub id is written owner/name, a packaged model pocket:NAME")
     return spec, None
+
+
+def fetched(spec: str) -> bool:
+    """Whether the model lies on this machine, the hub's cache included; raises `LabError` as `locate` does."""
+    where, _ = locate(spec)
+    return Path(where).is_dir() or isinstance(try_to_load_from_cache(where, "config.json"), str)
 
 
 def _smollm2() -> tuple[str, str]:
@@ -73,10 +82,24 @@ def _folder(path: Path) -> str:
     return str(path)
 
 
+def _internlm2(where: str, gguf: str | None, weights: bool = False) -> Path | None:
+    """The folder of an InternLM2 in its own layout, fetched where it is on the hub; None for every other model."""
+    if gguf:
+        return None
+    if Path(where).is_dir():
+        return Path(where) if internlm2.is_native(Path(where)) else None
+    if PreTrainedConfig.get_config_dict(where)[0].get("model_type") != "internlm2":
+        return None
+    wanted = ["*.safetensors", "*.safetensors.index.json"] if weights else []
+    return Path(snapshot_download(where, allow_patterns=[*_WORDS, *wanted]))
+
+
 def load_tokenizer(spec: str) -> Tokenizer:
     """The tokenizer alone, fast; its chat template is `tokenizer.chat_template` (None for a base model)."""
     where, gguf = locate(spec)
     with _explained(spec):
+        if native := _internlm2(where, gguf):
+            return internlm2_words.tokenizer(native)
         tokenizer = AutoTokenizer.from_pretrained(
             where, trust_remote_code=False, **({"gguf_file": gguf} if gguf else {})
         )
@@ -89,6 +112,8 @@ def context_length(spec: str) -> int | None:
     """Longest sequence the model was made for, in tokens; None where its config does not say."""
     where, gguf = locate(spec)
     with _explained(spec):
+        if native := _internlm2(where, gguf):
+            return internlm2.config_of(native).max_position_embeddings
         config = AutoConfig.from_pretrained(where, trust_remote_code=False, **({"gguf_file": gguf} if gguf else {}))
     return getattr(config.get_text_config(), "max_position_embeddings", None)
 
@@ -97,6 +122,8 @@ def verify(spec: str) -> None:
     """Raises `LabError` where a local model's weight files are damaged, from their headers alone; nothing is loaded."""
     where, gguf = locate(spec)
     with _explained(spec):
+        if Path(where).is_dir() and internlm2.is_native(Path(where)):
+            internlm2.examine(Path(where))
         if gguf:
             GGUFReader(Path(where) / gguf)
         for path in sorted(Path(where).glob("*.safetensors")) if not gguf else []:
@@ -116,9 +143,26 @@ def load(spec: str, dtype: str = "float32", device: str | None = None) -> tuple[
         options |= {"gguf_file": gguf, "quantization_config": GgufConfig(dequantize=True)}
     else:
         options["use_safetensors"] = True
+    device = device or default_device()
     with _explained(spec):
-        model = AutoModelForCausalLM.from_pretrained(where, **options)
-    return model.to(device or default_device()), tokenizer
+        if native := _internlm2(where, gguf, weights=True):
+            model = internlm2.load(native, options["dtype"], device)
+        else:
+            model = AutoModelForCausalLM.from_pretrained(where, **options).to(device)
+    _stateless_rope(model)
+    return model, tokenizer
+
+
+def _stateless_rope(model: Model) -> None:
+    """Lets a dynamic RoPE depend on the length it is given alone: transformers keeps the longest one it has seen."""
+    for module in model.modules():
+        if getattr(module, "rope_type", None) == "dynamic":
+            module.register_forward_pre_hook(_forget_length)
+
+
+def _forget_length(rotary: nn.Module, _: Any) -> None:
+    rotary.max_seq_len_cached = rotary.original_max_seq_len
+    rotary.inv_freq = rotary.original_inv_freq.to(rotary.inv_freq.device)
 
 
 def default_device() -> str:
@@ -146,6 +190,6 @@ def _explained(spec: str) -> Iterator[None]:
         raise
     except Exception as error:  # loaders raise dozens of kinds; all mean that this model cannot be had
         reason = " ".join(str(error).split())[:240] or type(error).__name__
-        if "internlm2" in reason or "trust_remote_code" in reason:
+        if "trust_remote_code" in reason:
             reason = "its architecture needs remote code, which is never run here"
         raise LabError(f"model {spec}: cannot be loaded ({reason})") from error

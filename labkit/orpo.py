@@ -39,10 +39,18 @@ Span = Literal["response", "prompt+response"]
 _exact: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()  # models whose packed rows were checked
 
 
-def encode_response(tokenizer: Any, text: str) -> tuple[int, ...]:
+def encode_response(tokenizer: Any, text: str, prompt: str = "") -> tuple[int, ...]:
     """Token ids of a response, ending in the end token exactly once. Tokenised apart from its prompt, so that the
-    prompt's ids are the same before every response."""
+    prompt's ids are the same before every response.
+
+    A tokenizer like Llama's puts a space before every text; none belongs there where `prompt` ends in a new line.
+    """
     ids = list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    if prompt.endswith("\n"):
+        line = list(tokenizer("\n", add_special_tokens=False)["input_ids"])
+        whole = list(tokenizer("\n" + text, add_special_tokens=False)["input_ids"])
+        if tokenizer.convert_ids_to_tokens(line)[0] == "▁" and whole[: len(line)] == line:
+            ids = whole[len(line) :]
     while ids and ids[-1] == tokenizer.eos_token_id:
         ids.pop()
     return (*ids, tokenizer.eos_token_id)

@@ -14,7 +14,7 @@ Shots = Sequence[tuple[str, str]]  # worked examples: (question, answer)
 
 
 def render(tokenizer: PreTrainedTokenizerBase, question: str, shots: Shots = ()) -> str:
-    """The prompt as the model is to read it, up to where its answer begins; tokenise without adding special tokens.
+    """The prompt as the model is to read it, up to where its answer begins; tokenise it by `encode`.
 
     The model's chat template is used, or `Question: ...` / `Answer with reasoning:` where it has none. A control token
     written inside a question (`<|im_end|>`) is split by a space, so that it is read as text and ends no turn.
@@ -37,17 +37,26 @@ def render(tokenizer: PreTrainedTokenizerBase, question: str, shots: Shots = ())
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, question: str, shots: Shots = ()) -> list[int]:
-    """The token ids of the rendered prompt; the template writes the beginning-of-text token, so none is added."""
-    return tokenizer(render(tokenizer, question, shots), add_special_tokens=False)["input_ids"]
+    """The token ids of the rendered prompt."""
+    return encode(tokenizer, render(tokenizer, question, shots))
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, rendered: str) -> list[int]:
+    """The token ids of a rendered prompt. Most templates write the beginning-of-text token; where one does not
+    (Zephyr's, of TinyLlama) and the tokenizer begins every text with it, the prompt begins with it too, just once."""
+    ids = tokenizer(rendered, add_special_tokens=False)["input_ids"]
+    return [tokenizer.bos_token_id, *ids] if _bos(tokenizer) and ids[:1] != [tokenizer.bos_token_id] else ids
 
 
 def _as_text(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
-    """`text` with a space after the first character of every control token in it."""
+    """`text` with a space after the first character of every control token in it, and of the marks like `<|user|>` that
+    a template writes as plain text."""
     added = tokenizer.added_tokens_decoder.values()
     template = tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else ""
     names = {token.content for token in added if token.special or token.content in template} | set(
         tokenizer.all_special_tokens
     )
+    names |= set(re.findall(r"<\|\w+\|>", template))
     control = sorted((name for name in names if len(name) > 1 and not name.isspace()), key=len, reverse=True)
     if not control:
         return text

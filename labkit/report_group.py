@@ -89,7 +89,7 @@ def sweeps(cells: Cells) -> str:
     head = ["setting", "value", "mean accuracy", "95 %", "to the recipe", "95 % (paired)", "p (t over seeds)", "seeds"]
     rows = [
         [
-            text(field), text(worded(point)) + (" <small>(recipe)</small>" if point.method == sweeping.BASE else ""),
+            text(field), text(worded(point)) + (" <small>(recipe)</small>" if point.base else ""),
             percent(point.mean), f"{100 * point.low:.1f} … {100 * point.high:.1f}", points(point.difference),
             f"{points(point.difference_low)} … {points(point.difference_high)}",
             "" if point.p is None else p_value(point.p), str(len(point.by_seed)),

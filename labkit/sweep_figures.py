@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from labkit.figures import LINES, MARKERS, percent, styled
-from labkit.sweeps import BASE, Point
+from labkit.sweeps import Point
 
 
 def sweep_curves(found: Mapping[str, Sequence[Point]], columns: int = 3) -> go.Figure:
@@ -51,7 +51,7 @@ def _line(line: Sequence[Point]) -> list[go.Scatter]:
         "type": "data", "array": [100 * (point.high - point.mean) for point in line],
         "arrayminus": [100 * (point.mean - point.low) for point in line], "thickness": 1.2, "width": 4,
     }  # fmt: skip
-    signs = [MARKERS[1] + ("-open" if point.method == BASE else "") for point in line]
+    signs = [MARKERS[1] + ("-open" if point.base else "") for point in line]
     return [
         go.Scatter(
             x=names, y=[100 * point.mean for point in line], error_y=whiskers, mode="lines+markers", showlegend=False,

@@ -1,7 +1,7 @@
 """Ablations: one setting varied at a time around a recipe, as a group of runs NAME.FIELD-VALUE.sSEED beside NAME.base.
 
 Reading a group back needs no list of what was varied: a run that differs from the base in one setting is a point of
-that setting's curve.
+that setting's curve. A recipe's `variants` are read in the same way; their base is the one with most such neighbours.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 from labkit import groups, runs
 from labkit.config import RunConfig, configure
 from labkit.groups import Said
+from labkit.method_rows import ORDER
 from labkit.records import LabError
 from labkit.statistics import macro_average, paired_bootstrap, t_test
 
@@ -41,7 +42,8 @@ class Point:
     """One value of a setting. Accuracies are means over benchmarks, as fractions."""
 
     value: Any
-    method: str  # the group's name for these runs; `base` for the recipe's own value
+    method: str  # the group's name for these runs
+    base: bool  # the recipe's own value
     by_seed: tuple[float, ...]
     mean: float
     low: float  # 95 % stratified bootstrap over questions, seeds averaged first
@@ -72,30 +74,41 @@ def parse(given: Sequence[str], base: RunConfig) -> dict[str, dict[str, Any]]:
 
 
 def points(cells: Mapping[tuple[str, int], Path]) -> dict[str, list[Point]]:
-    """Setting -> its points in order of value, the base among them; empty for a group without a finished base."""
+    """Setting -> its points in order of value, the base among them; empty for a group of methods, and where no two
+    values of a setting are finished."""
     said = groups.answers(cells)
-    if BASE not in said:
-        return {}
     configs = {method: runs.load_config(folder) for (method, _), folder in cells.items() if method in said}
-    base, found = configs[BASE], {}
-    for method, config in configs.items():
-        fields = [name for name, value in base if name not in {"seed", "recipe"} and getattr(config, name) != value]
-        if len(fields) == 1 and said[method].keys() & said[BASE].keys():
-            found.setdefault(fields[0], [_point(said, BASE, getattr(base, fields[0]))])
-            found[fields[0]].append(_point(said, method, getattr(config, fields[0])))
+    if not configs or configs.keys() & set(ORDER):
+        return {}
+    base = BASE if BASE in configs else max(configs, key=lambda one: len(_neighbours(configs, one)))
+    found: dict[str, list[Point]] = {}
+    for method, field in _neighbours(configs, base).items():
+        if said[method].keys() & said[base].keys():
+            line = found.setdefault(field, [_point(said, base, base, getattr(configs[base], field))])
+            line.append(_point(said, base, method, getattr(configs[method], field)))
     return {field: sorted(line, key=_place(line)) for field, line in found.items()}
+
+
+def _neighbours(configs: Mapping[str, RunConfig], base: str) -> dict[str, str]:
+    """The methods that differ from `base` in one setting, and that setting."""
+    found = {}
+    for method, config in configs.items():
+        own = configs[base]
+        fields = [name for name, value in own if name not in {"seed", "recipe"} and getattr(config, name) != value]
+        found |= {method: fields[0]} if len(fields) == 1 else {}
+    return found
 
 
 def _place(line: Sequence[Point]) -> Any:
     numbers = all(isinstance(point.value, (int, float)) for point in line)
-    return (lambda point: point.value) if numbers else (lambda point: (point.method != BASE, str(point.value)))
+    return (lambda point: point.value) if numbers else (lambda point: (not point.base, str(point.value)))
 
 
-def _point(said: Said, method: str, value: Any) -> Point:
-    first, second, strata = groups.right(said, BASE, method)
+def _point(said: Said, base: str, method: str, value: Any) -> Point:
+    first, second, strata = groups.right(said, base, method)
     mean, low, high = macro_average(second, strata)
     change = paired_bootstrap(first, second, strata)
     by_seed = tuple(groups.macro(row, strata) for row in second)
     changes = [groups.macro(row, strata) for row in second - first]
-    p = t_test(changes)[1] if method != BASE and len(changes) > 2 else None
-    return Point(value, method, by_seed, mean, low, high, *change, p)
+    p = t_test(changes)[1] if method != base and len(changes) > 2 else None
+    return Point(value, method, method == base, by_seed, mean, low, high, *change, p)

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 
-from labkit import models, triplets
+from labkit import models, prompting, triplets
 from labkit.config import RunConfig
 from labkit.orpo import Example, encode_response, train_step
 from labkit.records import Triplet
@@ -49,7 +49,7 @@ class State:
 def prepare(model: models.Model, tokenizer: models.Tokenizer, config: RunConfig) -> State:
     """The student with its optimiser, ready for step 0."""
     if config.gradient_checkpointing:
-        model.gradient_checkpointing_enable()
+        model.activation_checkpointing_enable()
     accelerator = Accelerator(mixed_precision="no")
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     model, optimizer = accelerator.prepare(model, optimizer)
@@ -64,11 +64,12 @@ def encode(
     `prompts`: problem id -> prompt as rendered by the student's chat template. Nothing is ever truncated: a chosen
     trace that is too long drops its triplet, a rejected one only itself.
     """
-    ids = {problem: tuple(tokenizer(text, add_special_tokens=False)["input_ids"]) for problem, text in prompts.items()}
+    ids = {problem: tuple(prompting.encode(tokenizer, text)) for problem, text in prompts.items()}
     rows, dropped = [], 0
     for triplet in triplets:
-        prompt, chosen = ids[triplet.problem], encode_response(tokenizer, triplet.chosen)
-        rejected = None if triplet.rejected is None else encode_response(tokenizer, triplet.rejected)
+        prompt, text = ids[triplet.problem], prompts[triplet.problem]
+        chosen = encode_response(tokenizer, triplet.chosen, text)
+        rejected = None if triplet.rejected is None else encode_response(tokenizer, triplet.rejected, text)
         if rejected and len(prompt) + len(rejected) > max_length:
             rejected, dropped = None, dropped + 1
         if len(prompt) + len(chosen) > max_length:

@@ -301,7 +301,8 @@ def test_a_runs_folder_that_cannot_be_written_is_said(labkit, tmp_path):
 def test_help_of_every_command_shows_what_it_is_for(labkit):
     code, out, _ = labkit("--help")
     assert code == 0
-    for command in ("distill", "methods", "list", "show", "compare", "stop", "settings", "doctor", "pocket-build"):
+    names = "distill methods list show compare stop settings doctor convert-internlm2 pocket-build"
+    for command in names.split():
         assert command in out
         code, text, _ = labkit(command, "--help")
         assert code == 0 and "Usage" in text
@@ -313,6 +314,7 @@ def test_list_and_settings_and_doctor_answer(labkit, run):
     assert json.loads(labkit("list", "--json")[1])[0]["name"] == "a"
     assert "rouge_threshold" in labkit("settings")[1]
     found = json.loads(labkit("doctor", "--json")[1])
+    assert "would fetch internlm/internlm2_5-7b-chat" in found["recipes"]["paper-tinyllama"]
     assert found["recipes"]["pocket"] is None and found["memory_free_gb"] > 0
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from labkit.config import RunConfig, configure, parse_changes, recipe, recipes
+from labkit.config import RunConfig, configure, parse_changes, recipe, recipes, variants
 from labkit.records import LabError
 
 
@@ -64,7 +64,18 @@ def test_a_broken_recipe_file_is_refused(tmp_path, text):
 
 
 def test_unknown_recipe_and_malformed_change():
-    with pytest.raises(LabError, match="one of pocket"):
+    with pytest.raises(LabError, match=r"one of paper-ablations, .*pocket"):
         recipe("nope")
     with pytest.raises(LabError, match="field=value"):
         parse_changes(["phi"])
+
+
+def test_a_recipe_can_list_variants_for_a_group_of_runs(tmp_path):
+    (tmp_path / "mine.yaml").write_text("benchmarks: [pocket_arc]\nvariants:\n  few: {k: 2}\n  many: {k: 9}\n")
+    name = str(tmp_path / "mine.yaml")
+    assert recipe(name).k == 8 and variants(name) == {"few": {"k": 2}, "many": {"k": 9}}
+    assert variants("pocket") == {}
+    for bad in ("variants: [a]", "variants: {a: 1}", "variants: {'a/b': {k: 2}}"):
+        (tmp_path / "mine.yaml").write_text(f"benchmarks: [pocket_arc]\n{bad}\n")
+        with pytest.raises(LabError, match="variant"):
+            variants(name)

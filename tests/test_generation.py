@@ -58,7 +58,9 @@ def test_a_question_is_put_in_the_models_own_chat_template_with_worked_examples_
     )
     ids = prompt_ids(tokenizer, "2 + 3?")
     assert ids.count(tokenizer.convert_tokens_to_ids("<|im_start|>")) == 2
-    assert tokenizer.bos_token_id not in ids, "the template has none, so none is added"
+    assert ids[0] == tokenizer.bos_token_id and ids.count(ids[0]) == 1, "the tokenizer begins every text with it"
+    tokenizer.chat_template = "<s>" + CHAT
+    assert prompt_ids(tokenizer, "2 + 3?") == ids, "a template that writes it does not double it"
 
 
 def test_a_base_model_gets_a_plain_template_with_one_beginning_of_text(tokenizer):
@@ -99,7 +101,7 @@ def test_generation_stops_at_every_end_token_of_model_and_tokenizer(model, token
 
 def test_a_prompt_that_leaves_no_room_is_refused_before_anything_is_sampled(model, tokenizer):
     requests = [Request("x/train/0", "2 + 3?", ("a",)), Request("x/train/1", "long " * 20, ("a",))]
-    with pytest.raises(LabError, match=r"x/train/1: .* 119 tokens .* 16, .* the 128 .* max_new_tokens to 9"):
+    with pytest.raises(LabError, match=r"x/train/1: .* 120 tokens .* 16, .* the 128 .* max_new_tokens to 8"):
         TransformersGenerator(model, tokenizer, "tiny").generate(requests, Settings(0, max_new_tokens=16))
 
 

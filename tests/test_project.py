@@ -10,17 +10,19 @@ from conftest import ROOT
 # each file may import only files above it
 ORDER = [
     "records", "versions", "config", "method_rows", "values", "answers", "pocket_cases", "pocket_choices", "pocket",
-    "benchmarks", "diversity", "statistics", "published", "models", "linear", "packing", "odds", "projection",
+    "benchmarks", "diversity", "statistics", "published", "spm", "internlm2_words",
+    "internlm2", "conversion", "models", "linear", "packing", "odds", "projection",
     "row_attention", "orpo", "memory", "kv", "attention", "choosing", "batching", "decoding", "prompts", "prompting",
     "generation", "sampling", "triplets", "training", "evaluation", "runs", "queueing", "stages", "distill",
-    "compare", "groups", "methods", "sweeps", "method_text", "why",
+    "standins", "compare", "groups", "methods", "sweeps", "method_text", "why",
     "figures", "method_figures", "sweep_figures", "why_figures", "markup",
     "report_tables", "report_page", "report_run", "report_traces", "report_why", "report_group", "report",
     "pocket_shapes", "pocket_models", "doctor", "cli", "__main__",
 ]  # fmt: skip
 TORCH = {
-    "attention", "batching", "choosing", "decoding", "doctor", "generation", "kv", "linear", "memory", "models",
-    "odds", "orpo", "packing", "pocket_models", "projection", "prompting", "row_attention", "training", "pocket_shapes",
+    "attention", "batching", "choosing", "conversion", "decoding", "doctor", "generation", "internlm2",
+    "internlm2_words", "kv", "linear", "memory", "models", "odds", "orpo", "packing", "pocket_models",
+    "pocket_shapes", "projection", "prompting", "row_attention", "standins", "training",
 }  # fmt: skip
 FILES = {path.stem: path for path in (ROOT / "labkit").glob("*.py") if path.stem != "__init__"}
 

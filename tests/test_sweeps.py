@@ -40,7 +40,11 @@ def test_one_setting_is_varied_at_a_time_around_one_base(swept):
 def test_points_are_in_order_with_the_base_among_them_and_have_the_answers_numbers(swept):
     cells = groups.cells(swept, "a")
     found = sweeps.points(cells)
-    assert [point.value for point in found["phi"]] == [0.0, 0.5, 1.0] and found["phi"][1].method == "base"
+    assert [point.value for point in found["phi"]] == [0.0, 0.5, 1.0] and [point.base for point in found["phi"]] == [
+        False,
+        True,
+        False,
+    ]
     assert [point.value for point in found["sft_epochs"]] == [0, 1]
     rows = {row["method"]: row["mean"] for row in groups.table(cells)}
     for point in [point for line in found.values() for point in line]:
