@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from labkit import cli_groups, runs
 from labkit import compare as comparing
 from labkit import config as configuring
-from labkit import method_rows, method_text, runs
-from labkit import sweeps as sweeping
+from labkit.cli_options import RUNS, Benchmarks, Data, Json, Name, Recipe, RunsDir, Set, StandIn, settings_of
 from labkit.method_text import table
 from labkit.records import LabError, Score, Triplet
 from labkit.triplets import tally
@@ -26,21 +25,6 @@ from labkit.triplets import tally
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False
 )
-
-RunsDir = Annotated[Path, typer.Option("--runs-dir", help="Folder that holds the runs.")]
-Name = Annotated[str, typer.Argument(help="Name of the run: letters, digits, '.', '_', '-'.")]
-Recipe = Annotated[str | None, typer.Option(help="Settings to start from: a shipped recipe, or a .yaml file of yours.")]
-Set = Annotated[list[str] | None, typer.Option("--set", help="Change a setting: field=value. See `labkit settings`.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-Data = Annotated[str | None, typer.Option(help="Folder with one sub-folder per benchmark (train.jsonl, test.jsonl).")]
-StandIn = Annotated[
-    bool,
-    typer.Option("--stand-in", help="Tiny random models of the same shape in place of the paper's, and a few rows."),
-]
-Benchmarks = Annotated[str | None, typer.Option(help="Benchmarks, comma-separated.")]
-Seeds = Annotated[int, typer.Option(min=1, max=100, help="Seeds per method.")]
-Jobs = Annotated[int, typer.Option(min=1, max=64, help="Seeds that run at the same time.")]
-RUNS = Path("runs")
 
 
 @app.command()
@@ -64,7 +48,7 @@ def distill(
     folder = runs.folder_of(runs_dir, name)
     if recipe or not (folder / "config.json").exists():
         beside = folder.with_name(f"{name}.stand-in") if stand_in else None
-        distilling.prepare(folder, _settings(recipe or "pocket", set_, data, benchmarks, beside))
+        distilling.prepare(folder, settings_of(recipe or "pocket", set_, data, benchmarks, beside))
     elif set_ or data or benchmarks:
         raise LabError(f"run {name} exists: continue it without --set, --data and --benchmarks, or choose another name")
     state = distilling.run(folder)
@@ -78,105 +62,8 @@ def distill(
         )
 
 
-def _settings(
-    recipe: str, set_: list[str] | None, data: str | None, benchmarks: str | None, stand_in: Path | None = None
-) -> configuring.RunConfig:
-    """The recipe with what was given on top; with `stand_in`, cut down, and with the models made in that folder."""
-    changes: dict[str, Any] = configuring.parse_changes(set_ or [])
-    given = {"data": data, "benchmarks": benchmarks}
-    changes |= {key: value for key, value in given.items() if value is not None}
-    if not stand_in:
-        return configuring.recipe(recipe, changes)
-    from labkit import standins
-
-    return standins.prepare(stand_in, standins.settings(recipe, changes))
-
-
-@app.command()
-def methods(
-    name: Name,
-    recipe: Recipe = "pocket-quick",
-    seeds: Seeds = 1,
-    students: Annotated[str | None, typer.Option(help="Students, comma-separated: a table for each.")] = None,
-    methods: Annotated[
-        str | None, typer.Option(help="Rows, comma-separated; by default the paper's six and the matched ones.")
-    ] = None,
-    jobs: Jobs = 1,
-    set_: Set = None,
-    data: Data = None,
-    benchmarks: Benchmarks = None,
-    stand_in: StandIn = False,
-    runs_dir: RunsDir = RUNS,
-    as_json: Json = False,
-) -> None:
-    """Run the paper's six methods and fine-tuning at equal steps and equal compute, or the variants of a recipe.
-
-    Example: `labkit methods pocket-table --recipe pocket-quick --seeds 1`. Each method and seed is a run of its own,
-    NAME.METHOD.sSEED; with several students NAME-STUDENT.METHOD.sSEED. The same command continues where it was stopped;
-    `labkit report NAME` makes a page of it. Rows beyond the paper: `--methods orpo-mixed,orpo-sft-first,...`.
-    """
-    from labkit import methods as grouping
-
-    recipe = recipe or "pocket-quick"
-    beside = runs.folder_of(runs_dir, f"{name}.stand-in") if stand_in else None
-    base = _settings(recipe, set_, data, benchmarks, beside)
-    variants = method_rows.chosen(base, _names(methods), configuring.variants(recipe))
-    groups = {
-        label: grouping.group(runs_dir, label, one, seeds, variants)
-        for label, one in grouping.by_student(name, base, _names(students)).items()
-    }
-    states = grouping.run_group(
-        {(label, *key): cell for label, cells in groups.items() for key, cell in cells.items()}, jobs
-    )
-    found = [grouping.summary(label, cells) for label, cells in groups.items()]
-    print(json.dumps(found)) if as_json else print("\n\n".join(map(method_text.tables, found)))
-    _exit_by(states.values())
-
-
-@app.command()
-def ablate(
-    name: Name,
-    sweep: Annotated[
-        list[str],
-        typer.Option(help="A setting and its values: FIELD=v1,v2,...; FIELD alone: the lab's standard values."),
-    ],
-    recipe: Recipe = "pocket-quick",
-    seeds: Seeds = 1,
-    jobs: Jobs = 1,
-    set_: Set = None,
-    data: Data = None,
-    benchmarks: Benchmarks = None,
-    runs_dir: RunsDir = RUNS,
-    as_json: Json = False,
-) -> None:
-    """Vary one setting at a time around a recipe, and print how accuracy changes.
-
-    Example: `labkit ablate around --recipe pocket --sweep phi --sweep lam=0,0.1,1 --seeds 3`. Each value and seed is a
-    run of its own, NAME.FIELD-VALUE.sSEED; the recipe itself is NAME.base. The same command continues, and one with
-    another sweep adds to it; `labkit report NAME` draws the curves.
-    """
-    from labkit import methods as grouping
-
-    base = _settings(recipe or "pocket-quick", set_, data, benchmarks)
-    cells = grouping.group(runs_dir, name, base, seeds, sweeping.parse(sweep, base))
-    states = grouping.run_group(cells, jobs)
-    found = sweeping.points({cell: folder for cell, (folder, _) in cells.items() if folder.exists()})
-    plain = {field: [asdict(point) for point in line] for field, line in found.items()}
-    print(json.dumps(plain)) if as_json else print(method_text.sweeps(found))
-    _exit_by(states.values())
-
-
-def _names(given: str | None) -> list[str]:
-    return [part.strip() for part in (given or "").split(",") if part.strip()]
-
-
-def _exit_by(states: Iterable[str]) -> None:
-    """Exit code 3 if a run of a group was stopped, 1 if one failed."""
-    found = set(states)
-    if "stopped" in found:
-        raise typer.Exit(3)
-    if found != {"done"}:
-        raise typer.Exit(1)
+app.command()(cli_groups.methods)
+app.command()(cli_groups.ablate)
 
 
 @app.command("list")

@@ -17,7 +17,7 @@ ORDER = [
     "standins", "compare", "groups", "methods", "sweeps", "method_text", "why",
     "figures", "method_figures", "sweep_figures", "why_figures", "markup",
     "report_tables", "report_page", "report_run", "report_traces", "report_why", "report_group", "report",
-    "pocket_shapes", "pocket_models", "doctor", "cli", "__main__",
+    "pocket_shapes", "pocket_models", "doctor", "cli_options", "cli_groups", "cli", "__main__",
 ]  # fmt: skip
 TORCH = {
     "attention", "batching", "choosing", "conversion", "decoding", "doctor", "generation", "internlm2",
