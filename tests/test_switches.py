@@ -11,7 +11,9 @@ from labkit import distill, runs
 from labkit.config import configure, recipe
 from labkit.records import LabError, Trace, Triplet
 
-SETTINGS = {"problems": 3, "test_problems": 2, "k": 3, "max_draws": 8, "epochs": 3, "checkpoint_steps": 2, "batch": 8}
+SETTINGS = {"benchmarks": "pocket_arc,pocket_gsm8k", "problems": 4, "test_problems": 2, "k": 3, "max_draws": 8} | {
+    "epochs": 3, "checkpoint_steps": 2, "batch": 8,
+}  # fmt: skip
 SWITCHED = {"sft_epochs": 1, "phi": 1.0, "phi_schedule": "linear", "past_weight": 0.5, "negatives": "both"} | {
     "partner": "nearest", "contrast": "differing", "epochs": 4,
 }  # fmt: skip
