@@ -69,9 +69,10 @@ def error_bars(found: Mapping[str, Mapping[str, float]]) -> go.Figure:
     figure = go.Figure()
     for kind in KINDS:
         colour, shape = LOOKS[kind]
+        pattern = {"shape": shape, "fgcolor": "rgba(255,255,255,.7)", "fillmode": "overlay"}
         figure.add_bar(
             y=list(found), x=[100 * shares[kind] for shares in found.values()], name=kind, orientation="h",
-            marker={"color": colour, "pattern": {"shape": shape, "fgcolor": "rgba(255,255,255,.7)"}},
+            marker={"color": colour, "pattern": pattern},
             hovertemplate="%{y}: %{x:.1f} %<extra>" + kind + "</extra>",
         )  # fmt: skip
     told = [f"{method} {percent(shares['misconception'])} misconceptions" for method, shares in found.items()]
