@@ -27,7 +27,7 @@ notebooks: .venv/ready-test
 test: .venv/ready-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: .venv/ready-test
 	$(BIN)/ruff check --fix .
