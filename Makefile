@@ -1,7 +1,9 @@
 # make demo   distil a pocket student from nothing, in a few minutes, nothing to download
 # make app    the dashboard, at http://127.0.0.1:7860
+# make lab    JupyterLab on the course in notebooks/
 # make test   the tests, as CI runs them
 # make evidence-quick   a reduced table of methods and one ablation, in minutes; make evidence: the plan in evidence/PLAN.md
+# make notebooks   execute every notebook and save it with its outputs and pictures (needs Chromium)
 # Each makes .venv and installs what it needs the first time; a second call starts within seconds.
 
 PYTHON ?= python3
@@ -10,17 +12,23 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 TORCH := $(shell grep '^torch==' constraints.txt)
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: demo app test lint clean evidence evidence-quick evidence-tune evidence-ablate
+.PHONY: demo app lab test notebooks lint clean evidence evidence-quick evidence-tune evidence-ablate
 demo: .venv/ready
 	$(BIN)/labkit distill demo --recipe pocket
 
 app: .venv/ready
 	$(BIN)/labkit app
 
+lab: .venv/ready
+	$(BIN)/jupyter lab --notebook-dir notebooks
+
+notebooks: .venv/ready-test
+	$(BIN)/python -m tests.run_notebooks
+
 test: .venv/ready-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: .venv/ready-test
 	$(BIN)/ruff check --fix .

@@ -21,10 +21,14 @@ GROUPS = {
         "lam", "sft_epochs", "contrast", "nll_span", "batch", "pairs_per_prompt", "learning_rate", "warmup",
         "weight_decay", "clip", "max_tokens", "max_length", "gradient_checkpointing",
     ),
+    "Servers": (
+        "concurrency", "choices", "timeout", "retries", "token_cap", "money_cap", "price_in", "price_out", "serve_wait",
+    ),
     "Running": ("evaluate_every", "checkpoint_steps", "chunk", "rows", "dtype"),
 }  # fmt: skip
 FIELDS = (*BASIC, *(field for group in GROUPS.values() for field in group))
-assert set(FIELDS) == set(RunConfig.model_fields) - {"recipe"}, "every setting has its place in the form"
+# `serve` is a command line: the browser does not get to say what is executed
+assert set(FIELDS) == set(RunConfig.model_fields) - {"recipe", "serve"}, "every setting has its place in the form"
 
 
 def widget(field: str, start: RunConfig) -> Any:

@@ -125,6 +125,7 @@ def launch(runs_dir: Path, port: int = 7860, *, host: str = "127.0.0.1", wait: b
         server_port=port,
         auth=auth,
         share=False,
+        inline=False,  # in a notebook the caller frames the page, at the address it wants
         quiet=True,
         prevent_thread_lock=not wait,
         app_kwargs=options,

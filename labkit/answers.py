@@ -14,18 +14,19 @@ all: what stands before `</think>` or after an unclosed `<think>`, and a next qu
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 
 from labkit.records import Completion, Outcome, Problem, Reading
 from labkit.values import EDGE, LIMIT, NUMBER, Span, amount, decimal, is_correct, named, normal, plain, trim, value
 
-__all__ = ["RULES", "STRICT", "grade", "is_correct", "read", "readings"]
+__all__ = ["RULES", "STRICT", "Grader", "grade", "is_correct", "read", "readings"]
 
 RULES = ("answer-line", "answer-is", "boxed", "hashes", "last-value", "option-text")
 STRICT = frozenset(RULES[:4])
 TAIL = 2000  # characters from the end in which loose rules look for numbers, yes and no
 
+Grader = Callable[[Completion, Problem], tuple[Outcome, Reading]]  # `grade` below, or a verifier of your own
 Found = tuple[int, str | None, Span]  # where it is announced, the answer (None: not readable), where that stands
 
 ANSWER_LINE = re.compile(

@@ -49,8 +49,10 @@ def distill(
     if recipe or not (folder / "config.json").exists():
         beside = folder.with_name(f"{name}.stand-in") if stand_in else None
         distilling.prepare(folder, settings_of(recipe or "pocket", set_, data, benchmarks, beside))
-    elif set_ or data or benchmarks:
-        raise LabError(f"run {name} exists: continue it without --set, --data and --benchmarks, or choose another name")
+    elif data or benchmarks:
+        raise LabError(f"run {name} exists: continue it without --data and --benchmarks, or choose another name")
+    elif set_:
+        runs.adjust(folder, configuring.parse_changes(set_))
     state = distilling.run(folder)
     if state == "stopped":
         raise typer.Exit(3)
@@ -60,6 +62,44 @@ def distill(
             f"\nThe run lies in {folder}; the trained student in {folder / 'student'}.\n"
             f"Look at it: labkit show {name}, or in the browser: labkit app (from a clone: make app)"
         )
+
+
+@app.command()
+def sample(
+    name: Name,
+    shard: Annotated[str, typer.Option(help="Which part of how many, as 3/8.")],
+    recipe: Recipe = None,
+    set_: Set = None,
+    data: Data = None,
+    benchmarks: Benchmarks = None,
+    runs_dir: RunsDir = RUNS,
+) -> None:
+    """Sample one part of a run's first traces, on a machine of its own; `labkit merge` puts the parts together.
+
+    Example: `labkit sample big --recipe smol --shard 3/8` writes runs/big.shard-3-of-8; the same command continues it.
+    """
+    from labkit import distill as distilling
+    from labkit import shards
+
+    part = shards.parse(shard)
+    folder = shards.folder_of(runs_dir, name, part)
+    if recipe or not (folder / "config.json").exists():
+        distilling.prepare(folder, settings_of(recipe or "pocket", set_, data, benchmarks))
+    elif set_:
+        runs.adjust(folder, configuring.parse_changes(set_))
+    if shards.sample(folder, part) == "stopped":
+        raise typer.Exit(3)
+    print(f"{folder}: done; with all parts in one place: labkit merge {name}")
+
+
+@app.command()
+def merge(name: Name, runs_dir: RunsDir = RUNS) -> None:
+    """Put the finished parts of `labkit sample` together into one run, which `labkit distill NAME` then continues."""
+    from labkit import shards
+
+    counts = shards.merge(runs_dir, name)
+    print(f"{runs_dir / name}: " + ", ".join(f"{count} traces of {stage}" for stage, count in counts.items()))
+    print(f"continue with: labkit distill {name}")
 
 
 app.command()(cli_groups.methods)
@@ -167,6 +207,23 @@ def _comparison(row: comparing.Comparison) -> list[str]:
         f"{100 * row.difference:+.1f}", f"{100 * row.low:+.1f} - {100 * row.high:+.1f}",
         str(row.only_first), str(row.only_second), f"{row.p:.3g}", adjusted,
     ]  # fmt: skip
+
+
+@app.command("export")
+def export_(
+    name: Name,
+    kind: Annotated[str, typer.Option("--format", help="trl, llama-factory, axolotl, dataset, model or lm-eval.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="New folder to write.")],
+    epoch: Annotated[int | None, typer.Option(min=1, help="Only this epoch's pairs (default: all).")] = None,
+    runs_dir: RunsDir = RUNS,
+) -> None:
+    """Write a run's pairs, traces or student for other tools. Nothing is uploaded.
+
+    Example: `labkit export demo --format trl -o demo-trl`
+    """
+    from labkit import export as exporting
+
+    print(f"{out}: {exporting.export(runs.folder_of(runs_dir, name), kind, out, epoch)}")
 
 
 @app.command()

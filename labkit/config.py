@@ -18,6 +18,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from labkit.records import LabError
 
 METHODS = ("zero-shot", "single-cot", "diverse-cot", "orpo")
+# settings that may change when a run goes on: they decide how it gets its traces, not which it asks for
+ADJUSTABLE = frozenset(
+    {"concurrency", "timeout", "retries", "token_cap", "money_cap", "price_in", "price_out", "serve", "serve_wait"}
+)
 
 
 def _split(value: Any) -> Any:
@@ -49,10 +53,13 @@ class RunConfig(BaseModel):
     teacher: str = Field(
         "pocket:teacher",
         min_length=1,
-        description="Folder, hub id, gguf:FILE, smollm2, pocket:NAME, or recorded traces as traces:FILE.",
+        description="Folder, hub id, gguf:FILE, smollm2, pocket:NAME; a server as http://HOST:PORT/v1#MODEL; "
+        "or recorded traces as traces:FILE.",
     )
     student: str = Field(
-        "pocket:student-neox", min_length=1, description="Folder, hub id, gguf:FILE, smollm2 or pocket:NAME."
+        "pocket:student-neox",
+        min_length=1,
+        description="Folder, hub id, gguf:FILE, smollm2 or pocket:NAME; a server's address for method zero-shot.",
     )
     benchmarks: Names = Field(
         min_length=1, description="Benchmark names, comma-separated; or paths of question files (.jsonl, .csv)."
@@ -81,6 +88,29 @@ class RunConfig(BaseModel):
     rouge_threshold: float = Field(
         0.8, ge=0, le=1, description="A trace whose ROUGE-L F1 with a kept one is above this is a near-copy; 1 is off."
     )
+    # servers
+    concurrency: int = Field(8, ge=1, le=1024, description="Requests to a server in flight at the same time.")
+    choices: int = Field(
+        1, ge=1, le=128, description="Draws asked for in one request to a server (its n): the prompt is paid for once."
+    )
+    timeout: float = Field(600.0, gt=0, le=86400, description="Seconds a server has for one answer.")
+    retries: int = Field(
+        6, ge=0, le=100, description="Times a request is sent again after 429, 5xx, a timeout or a broken answer."
+    )
+    token_cap: OptionalCount = Field(
+        None, description="Most tokens, in and out, that servers may be paid for; the run stops before. Can be raised."
+    )
+    money_cap: Annotated[Annotated[float, Field(gt=0)] | None, BeforeValidator(_none)] = Field(
+        None, description="Most money that servers may be paid, by the two prices; the run stops before. Can be raised."
+    )
+    price_in: float = Field(0.0, ge=0, description="Price of a million prompt tokens, for money_cap.")
+    price_out: float = Field(0.0, ge=0, description="Price of a million answered tokens, for money_cap.")
+    serve: OptionalText = Field(
+        None,
+        description="Command that serves the student while it is sampled, as 'vllm serve {model} --port {port}'; "
+        "none: in this process.",
+    )
+    serve_wait: float = Field(600.0, gt=0, le=86400, description="Seconds that the command has until it answers.")
     # triplets
     phi: float = Field(0.5, ge=0, le=1, description="Share of negatives from the newest student: 0 off-, 1 on-policy.")
     phi_schedule: Literal["constant", "linear", "cosine"] = Field(
@@ -140,6 +170,15 @@ class RunConfig(BaseModel):
             raise ValueError("benchmarks names one twice")
         if self.method == "orpo" and self.sft_epochs >= self.epochs:
             raise ValueError(f"sft_epochs = {self.sft_epochs} leaves none of {self.epochs} epochs for the odds ratio")
+        if self.money_cap is not None and self.price_in + self.price_out == 0:
+            raise ValueError("money_cap needs price_in and price_out, per million tokens")
+        if self.serve is not None and not ("{model}" in self.serve and "{port}" in self.serve):
+            raise ValueError("serve must say where the model and the port go: vllm serve {model} --port {port}")
+        if self.student.startswith(("http://", "https://")) and self.method != "zero-shot":
+            raise ValueError(
+                "a student behind a URL cannot be trained: give its folder or hub id (and serve to sample it by a "
+                "server), or set method=zero-shot"
+            )
         return self
 
     def lam_at(self, epoch: int) -> float:

@@ -6,11 +6,12 @@ labkit distill my-run --recipe pocket
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from labkit import benchmarks, memory, models, runs, training, triplets
+from labkit import benchmarks, memory, models, runs, servers, serving, training, triplets
+from labkit.answers import Grader, grade
 from labkit.config import RunConfig
 from labkit.generation import RecordedGenerator, Request
 from labkit.prompting import encode
@@ -27,14 +28,21 @@ def distill(lab: Lab) -> None:
     evaluate(lab)
     if config.method == "zero-shot":
         return
-    chosen = sample(lab, Job("teacher", "teacher", 0, "correct"), {problem.id: config.k for problem in lab.train})
-    if config.method == "single-cot":
-        chosen = {problem: pool[:1] * (len(pool) if config.repeat_single else 1) for problem, pool in chosen.items()}
+    chosen = chosen_traces(lab)
     initial = initial_negatives(lab, chosen)
     for epoch in range(lab.student.epoch + 1, config.epochs + 1):
         train(lab, paired(lab, chosen, initial, epoch), epoch)
         if epoch % config.evaluate_every == 0 or epoch == config.epochs:
             evaluate(lab)
+
+
+def chosen_traces(lab: Lab) -> triplets.Pools:
+    """The teacher's correct traces: K per question, or one for single-CoT fine-tuning (as often as there are K)."""
+    wanted = {problem.id: lab.config.k for problem in lab.train}
+    chosen = sample(lab, Job("teacher", "teacher", 0, "correct"), wanted)
+    if lab.config.method != "single-cot":
+        return chosen
+    return {problem: pool[:1] * (len(pool) if lab.config.repeat_single else 1) for problem, pool in chosen.items()}
 
 
 def paired(lab: Lab, chosen: triplets.Pools, initial: triplets.Pools, epoch: int) -> list[Triplet]:
@@ -61,7 +69,7 @@ def initial_negatives(lab: Lab, chosen: triplets.Pools) -> triplets.Pools:
 def fresh_negatives(lab: Lab, chosen: triplets.Pools, epoch: int) -> triplets.Pools:
     """Wrong traces of the newest student, as many as this epoch's coins ask of it, and of older ones what they made."""
     config = lab.config
-    if config.negatives == "teacher":
+    if config.method != "orpo" or config.negatives == "teacher":
         return {}
     found: dict[str, list[Trace]] = {}
     for source in range(1 if config.past_weight else max(epoch - 1, 1), epoch):
@@ -105,8 +113,18 @@ def prepare(folder: Path, config: RunConfig) -> None:
     runs.create(folder, config, problems)
 
 
-def run(folder: Path) -> str:
+def run(
+    folder: Path,
+    shard: tuple[int, int] | None = None,
+    algorithm: Callable[[Lab], None] = distill,
+    grader: Grader = grade,
+) -> str:
     """Start or continue a prepared run; returns its final state, `done` or `stopped`.
+
+    With `shard` = (i, n) only its share of the first sampling is done: teacher and initial student on every n-th
+    training question, from the i-th (see `labkit.shards`); a run begun so goes on so.
+    `algorithm`: what is done, in which order; the paper's, or one of your own made of the same stages.
+    `grader`: what counts as correct, in sampling and evaluation alike; by default the gold answer decides.
 
     Raises `LabError` for bad input. Any other failure is recorded in the run's status and log, and raised.
     """
@@ -114,14 +132,22 @@ def run(folder: Path) -> str:
     with runs.writing(folder):
         if runs.status(folder)["state"] == "done":
             return "done"
+        shard = shard or runs.status(folder).get("shard")
         with _ending(folder):
+            if shard:
+                runs.write_status(folder, shard=shard)
             runs.recover(folder)
             problems = runs.records(folder, "problems.jsonl", Problem)
             train = [problem for problem in problems if problem.split == "train"]
             test = [problem for problem in problems if problem.split == config.split]
-            lab = Lab(folder, config, train, test, _student(folder, config))
-            distill(lab)
-            _finish(lab)
+            lab = Lab(folder, config, train, test, _student(folder, config), grader)
+            if shard:
+                lab.train = train[shard[0] - 1 :: shard[1]]
+                initial_negatives(lab, chosen_traces(lab))
+                runs.write_status(folder, state="done", stage=None)
+            else:
+                algorithm(lab)
+                _finish(lab)
     return runs.status(folder)["state"]
 
 
@@ -165,7 +191,11 @@ def check(config: RunConfig, problems: Sequence[Problem]) -> None:
         asked = [Request(problem.id, prompt(problem, config.instruction), ("0",)) for problem in train]
         RecordedGenerator(config.teacher.removeprefix("traces:")).generate(asked, settings(config))
     specs = {config.student} if config.method == "zero-shot" else {config.student, config.teacher}
-    for spec in sorted(spec for spec in specs if not spec.startswith("traces:")):
+    if config.serve:
+        serving.check(config.serve)
+    for spec in sorted(spec for spec in specs if servers.is_url(spec)):
+        servers.check(spec, timeout=min(config.timeout, 60.0))
+    for spec in sorted(spec for spec in specs if not spec.startswith("traces:") and not servers.is_url(spec)):
         models.verify(spec)
         tokenizer, limit = models.load_tokenizer(spec), models.context_length(spec)
         length, problem = max((len(encode(tokenizer, rendered(p, tokenizer, config))), p.id) for p in problems)
@@ -179,6 +209,9 @@ def check(config: RunConfig, problems: Sequence[Problem]) -> None:
 def _student(folder: Path, config: RunConfig) -> training.State:
     """The student at the run's newest checkpoint, or as it came."""
     runs.write_status(folder, **runs.identity(), state="sampling", stage="loading", epochs=config.epochs, reason=None)
+    if servers.is_url(config.student):
+        runs.log_line(folder, "events.jsonl", event="started", step=0, epoch=0, versions=versions())
+        return training.State(None, None, None, None)  # nothing of it is in this process
     checkpoint = training.newest_checkpoint(folder)
     state = training.prepare(*models.load(str(checkpoint or config.student), config.dtype), config)
     if checkpoint:
@@ -215,10 +248,11 @@ def _ending(folder: Path) -> Iterator[None]:
     """However the run ends, its status says so and why; only a kill leaves that to the next reader."""
     try:
         yield
-    except (runs.Stopped, KeyboardInterrupt):
-        runs.write_status(folder, state="stopped")
-        runs.log_line(folder, "events.jsonl", event="stopped")
-        say(f"stopped; continue with: labkit distill {folder.name}")
+    except (runs.Stopped, KeyboardInterrupt) as stopped:
+        reason = str(stopped) or None
+        runs.write_status(folder, state="stopped", reason=reason)
+        runs.log_line(folder, "events.jsonl", event="stopped", reason=reason)
+        say(f"stopped{f': {reason}' if reason else ''}; continue with: labkit distill {folder.name}")
     except BaseException as error:
         reason = str(error) if isinstance(error, LabError) else f"{type(error).__name__}: {error}"
         runs.write_status(folder, state="failed", reason=reason)

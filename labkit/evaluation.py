@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
-from labkit.answers import grade
+from labkit.answers import Grader, grade
 from labkit.config import RunConfig
 from labkit.generation import Generator, Request
 from labkit.prompts import prompt, worked_examples
@@ -20,6 +20,7 @@ def answer(
     epoch: int,
     config: RunConfig,
     on_answer: Callable[[int], None] | None = None,
+    grader: Grader = grade,
 ) -> Iterator[list[Answer]]:
     """Greedy answers, one list per chunk of problems, in order. Chunks are larger than in sampling: one draw each."""
     size = config.chunk * config.k
@@ -35,11 +36,13 @@ def answer(
             for problem in chunk
         ]
         said = generator.generate(requests, settings(config, greedy=True), on_answer)
-        yield [_graded(problem, completions[0], epoch) for problem, completions in zip(chunk, said, strict=True)]
+        yield [
+            _graded(problem, completions[0], epoch, grader) for problem, completions in zip(chunk, said, strict=True)
+        ]
 
 
-def _graded(problem: Problem, completion: Completion, epoch: int) -> Answer:
-    outcome, reading = grade(completion, problem)
+def _graded(problem: Problem, completion: Completion, epoch: int, grader: Grader) -> Answer:
+    outcome, reading = grader(completion, problem)
     return Answer(
         problem=problem.id,
         benchmark=problem.benchmark,

@@ -41,6 +41,7 @@ def styled(figure: go.Figure, alt: str, height: int, **layout: Any) -> go.Figure
         hoverlabel={"font": {"family": FONT}},
     )
     figure.update_layout(layout)
+    figure.update_annotations(font_size=12)  # titles of panels: at their usual 16 they run into each other
     figure.update_xaxes(gridcolor=GRID, zeroline=False, automargin=True)
     figure.update_yaxes(gridcolor=GRID, zeroline=False, automargin=True)
     return figure

@@ -20,9 +20,11 @@ from labkit.records import LabError, Score
 from labkit.stages import say
 
 # the settings that each shared file depends on; a run's other settings may differ
-EPOCH_0 = {"benchmarks", "data", "test_problems", "split", "instruction", "shots", "max_new_tokens", "dtype", "student"}
+EPOCH_0 = {"benchmarks", "data", "test_problems", "split", "instruction", "shots", "max_new_tokens", "dtype"} | {
+    "student", "serve",
+}  # fmt: skip
 TEACHER = {"benchmarks", "data", "problems", "split", "instruction", "shots", "max_new_tokens", "dtype", "teacher"} | {
-    "k", "temperature", "top_p", "max_draws", "rouge_threshold", "chunk", "rows", "seed",
+    "k", "temperature", "top_p", "max_draws", "rouge_threshold", "chunk", "rows", "seed", "choices",
 }  # fmt: skip
 WRONG = {"traces/teacher-wrong.jsonl": "teacher", "traces/student-0.jsonl": "student"}  # file -> who says it
 Cells = dict[tuple[str, int], tuple[Path, RunConfig]]
@@ -109,7 +111,9 @@ def share(source: Path, target: Path, theirs: RunConfig, ours: RunConfig) -> Non
         _copy(source, target, "traces/teacher.jsonl")
         for file, side in WRONG.items():
             wanted = ours.method == "orpo" and ours.negatives in (side, "both")
-            if wanted and _alike(theirs, ours, {"unparsed_negatives"} | ({"student"} if side == "student" else set())):
+            if wanted and _alike(
+                theirs, ours, {"unparsed_negatives"} | ({"student", "serve"} if side == "student" else set())
+            ):
                 _copy(source, target, file)
     before = [score for score in runs.records(source, "scores.jsonl", Score) if score.epoch == 0]
     if before and not runs.done(target, "scores.jsonl") and _alike(theirs, ours, EPOCH_0):

@@ -19,8 +19,8 @@ def render(tokenizer: PreTrainedTokenizerBase, question: str, shots: Shots = ())
     The model's chat template is used, or `Question: ...` / `Answer with reasoning:` where it has none. A control token
     written inside a question (`<|im_end|>`) is split by a space, so that it is read as text and ends no turn.
     """
-    turns = [(_as_text(tokenizer, asked), _as_text(tokenizer, answer)) for asked, answer in shots]
-    question = _as_text(tokenizer, question)
+    turns = [(as_text(tokenizer, asked), as_text(tokenizer, answer)) for asked, answer in shots]
+    question = as_text(tokenizer, question)
     if tokenizer.chat_template is None:
         examples = "".join(f"Question: {asked}\n\nAnswer with reasoning: {answer}\n\n" for asked, answer in turns)
         return f"{_bos(tokenizer)}{examples}Question: {question}\n\nAnswer with reasoning:"
@@ -36,6 +36,16 @@ def render(tokenizer: PreTrainedTokenizerBase, question: str, shots: Shots = ())
         raise LabError(f"the tokenizer's chat template does not take this chat: {error}") from error
 
 
+def plain_template(tokenizer: PreTrainedTokenizerBase) -> str:
+    """The plain prompt of `render` as a chat template, for a server that must have one."""
+    bos = _bos(tokenizer).replace("\\", "\\\\").replace("'", "\\'")
+    return (
+        f"{{{{ '{bos}' }}}}{{% for message in messages %}}{{% if message['role'] == 'user' %}}"
+        "{{ 'Question: ' + message['content'] + '\\n\\nAnswer with reasoning:' }}"
+        "{% else %}{{ ' ' + message['content'] + '\\n\\n' }}{% endif %}{% endfor %}"
+    )
+
+
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, question: str, shots: Shots = ()) -> list[int]:
     """The token ids of the rendered prompt."""
     return encode(tokenizer, render(tokenizer, question, shots))
@@ -48,7 +58,7 @@ def encode(tokenizer: PreTrainedTokenizerBase, rendered: str) -> list[int]:
     return [tokenizer.bos_token_id, *ids] if _bos(tokenizer) and ids[:1] != [tokenizer.bos_token_id] else ids
 
 
-def _as_text(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
+def as_text(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
     """`text` with a space after the first character of every control token in it, and of the marks like `<|user|>` that
     a template writes as plain text."""
     added = tokenizer.added_tokens_decoder.values()

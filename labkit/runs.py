@@ -25,7 +25,7 @@ from typing import Any
 import psutil
 from filelock import FileLock, Timeout
 
-from labkit.config import RunConfig, configure
+from labkit.config import ADJUSTABLE, RunConfig, configure
 from labkit.records import SCHEMA, LabError, Problem, Record, from_json, to_json
 
 LIVE = ("sampling", "training", "evaluating")
@@ -68,6 +68,17 @@ def check_same(folder: Path, config: RunConfig) -> None:
             f"run {folder.name} exists with {field} = {old[field]}, not {new[field]}: choose another name, "
             f"or continue it with its own settings by `labkit distill {folder.name}`"
         )
+
+
+def adjust(folder: Path, changes: dict[str, Any]) -> None:
+    """Change settings of an existing run that do not decide what it asks for; raises `LabError` for others."""
+    if fixed := sorted(set(changes) - ADJUSTABLE):
+        raise LabError(
+            f"run {folder.name} exists: {fixed[0]} cannot change any more (only {', '.join(sorted(ADJUSTABLE))} can): "
+            "continue it without, or choose another name"
+        )
+    config = configure({**load_config(folder).model_dump(), **changes})
+    replace(folder / "config.json", json.dumps({"schema": SCHEMA, **config.model_dump(mode="json")}, indent=1) + "\n")
 
 
 def load_config(folder: Path) -> RunConfig:

@@ -9,12 +9,12 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from labkit.answers import grade
+from labkit.answers import Grader, grade
 from labkit.config import RunConfig
 from labkit.diversity import NearCopies
 from labkit.generation import Generator, Request, Settings
 from labkit.prompts import prompt, worked_examples
-from labkit.records import Completion, Problem, Trace
+from labkit.records import Completion, Outcome, Problem, Reading, Trace
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,12 @@ def sample(
     job: Job,
     config: RunConfig,
     on_draw: Callable[[int], None] | None = None,
+    grader: Grader = grade,
 ) -> Iterator[list[Trace]]:
     """Traces of all draws, one list per chunk of `config.chunk` problems, in the order of problems and draws.
 
     `wanted`: kept traces asked for, per problem; a problem that has used up `config.max_draws` keeps what it has.
-    `on_draw` is called with the number of draws finished since its last call.
+    `on_draw` is called with the number of draws finished since its last call. `grader` says what is correct.
     """
     for start in range(0, len(problems), config.chunk):
         part = slice(start, start + config.chunk)
@@ -61,13 +62,18 @@ def sample(
             _Case(problem, n, NearCopies(config.rouge_threshold), [])
             for problem, n in zip(problems[part], wanted[part], strict=True)
         ]
-        while _round(generator, cases, job, config, on_draw):
+        while _round(generator, cases, job, config, on_draw, grader):
             pass
         yield [trace for case in cases for trace in case.traces]
 
 
 def _round(
-    generator: Generator, cases: list[_Case], job: Job, config: RunConfig, on_draw: Callable[[int], None] | None
+    generator: Generator,
+    cases: list[_Case],
+    job: Job,
+    config: RunConfig,
+    on_draw: Callable[[int], None] | None,
+    grader: Grader,
 ) -> bool:
     """Draw once more for every case that is short; False when none is."""
     short = [(case, n) for case in cases if (n := _draws(case, config.max_draws))]
@@ -77,7 +83,7 @@ def _round(
     said = generator.generate(requests, settings(config), on_draw)
     for (case, n), completions in zip(short, said, strict=True):
         for completion in completions:
-            case.traces.append(_judge(case, completion, generator.name, job, config))
+            case.traces.append(_judge(case, completion, grader(completion, case.problem), generator.name, job, config))
         case.exhausted = len(completions) < n  # recorded traces run out
     return True
 
@@ -108,8 +114,10 @@ def settings(config: RunConfig, greedy: bool = False) -> Settings:
     return Settings(temperature=config.temperature, top_p=config.top_p, max_new_tokens=config.max_new_tokens)
 
 
-def _judge(case: _Case, completion: Completion, model: str, job: Job, config: RunConfig) -> Trace:
-    outcome, reading = grade(completion, case.problem)
+def _judge(
+    case: _Case, completion: Completion, graded: tuple[Outcome, Reading], model: str, job: Job, config: RunConfig
+) -> Trace:
+    outcome, reading = graded
     trace = Trace(
         problem=case.problem.id,
         side=job.side,

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
 
-from labkit import evaluation, models, runs, sampling, training, triplets
+from labkit import evaluation, models, runs, sampling, servers, serving, training, triplets
+from labkit.answers import Grader, grade
 from labkit.config import RunConfig
 from labkit.generation import Generator, RecordedGenerator, TransformersGenerator, render
 from labkit.prompts import prompt, worked_examples
@@ -18,13 +20,14 @@ from labkit.records import Answer, Problem, Score, Trace, Triplet
 
 @dataclass
 class Lab:
-    """A run in progress: its folder, settings, questions, and the student as it is now."""
+    """A run in progress: its folder, settings, questions, the student as it is now, and who says what is correct."""
 
     folder: Path
     config: RunConfig
     train: list[Problem]
     test: list[Problem]
     student: training.State
+    grader: Grader = grade
 
 
 def sample(lab: Lab, job: sampling.Job, wanted: dict[str, int]) -> triplets.Pools:
@@ -39,8 +42,9 @@ def sample(lab: Lab, job: sampling.Job, wanted: dict[str, int]) -> triplets.Pool
         runs.write_status(lab.folder, state="sampling", stage=job.stage, epoch=lab.student.epoch)
         rest = problems[finished:]
         counts = [wanted[problem.id] for problem in rest]
-        with _bar(f"{job.stage}: {job.want} traces", len(problems), finished) as bar:
-            for chunk in sampling.sample(_speaker(lab, job), rest, counts, job, lab.config, _alive(lab, bar)):
+        with _bar(f"{job.stage}: {job.want} traces", len(problems), finished) as bar, _speaker(lab, job) as speaker:
+            said = sampling.sample(speaker, rest, counts, job, lab.config, _alive(lab, bar), lab.grader)
+            for chunk in said:
                 finished = min(finished + lab.config.chunk, len(problems))
                 runs.append(lab.folder, file, chunk, finished)
                 bar.update(finished - bar.n)
@@ -52,20 +56,41 @@ def sample(lab: Lab, job: sampling.Job, wanted: dict[str, int]) -> triplets.Pool
     return sampling.pools(runs.records(lab.folder, file, Trace))
 
 
-def _speaker(lab: Lab, job: sampling.Job) -> Generator:
-    """Who samples: the teacher's recorded traces or model, or the student as it is now."""
-    if job.side == "student":
-        return _student(lab)
-    spec = lab.config.teacher
-    if spec.startswith("traces:"):
-        return RecordedGenerator(Path(spec.removeprefix("traces:")))
-    return TransformersGenerator(*models.load(spec, lab.config.dtype), spec, batch=lab.config.rows)
+@contextmanager
+def _speaker(lab: Lab, job: sampling.Job) -> Iterator[Generator]:
+    """Who samples: the teacher's recorded traces, server or model; or the student as it is now, here or served."""
+    spec, config = lab.config.teacher, lab.config
+    with _capped():
+        if job.side == "student" and config.serve:
+            student = lab.student
+            model = student.accelerator.unwrap_model(student.model)
+            with serving.served(model, student.tokenizer, config, lab.folder, say) as generator:
+                yield generator
+        elif job.side == "student":
+            yield _student(lab)
+        elif servers.is_url(spec):
+            yield servers.speaker(spec, config, lab.folder, say)
+        elif spec.startswith("traces:"):
+            yield RecordedGenerator(Path(spec.removeprefix("traces:")))
+        else:
+            yield TransformersGenerator(*models.load(spec, config.dtype), spec, batch=config.rows)
 
 
-def _student(lab: Lab) -> TransformersGenerator:
-    student = lab.student
+@contextmanager
+def _capped() -> Iterator[None]:
+    """A spending cap stops the run; whatever was paid for is in its journal."""
+    try:
+        yield
+    except servers.Capped as reached:
+        raise runs.Stopped(str(reached)) from None
+
+
+def _student(lab: Lab) -> Generator:
+    student, spec = lab.student, lab.config.student
+    if servers.is_url(spec):
+        return servers.speaker(spec, lab.config, lab.folder, say)
     model = student.accelerator.unwrap_model(student.model)
-    return TransformersGenerator(model, student.tokenizer, lab.config.student, batch=lab.config.rows)
+    return TransformersGenerator(model, student.tokenizer, spec, batch=lab.config.rows)
 
 
 def train(lab: Lab, pairs: Sequence[Triplet], epoch: int) -> None:
@@ -110,8 +135,9 @@ def evaluate(lab: Lab) -> None:
     file = f"answers/epoch-{epoch}.jsonl"
     finished = runs.done(lab.folder, file)
     runs.write_status(lab.folder, state="evaluating", stage=f"after epoch {epoch}", epoch=epoch)
-    with _bar(f"epoch {epoch}: test questions", len(lab.test), finished) as bar:
-        for chunk in evaluation.answer(_student(lab), lab.test[finished:], epoch, lab.config, _alive(lab, bar)):
+    with _bar(f"epoch {epoch}: test questions", len(lab.test), finished) as bar, _capped():
+        rest = lab.test[finished:]
+        for chunk in evaluation.answer(_student(lab), rest, epoch, lab.config, _alive(lab, bar), lab.grader):
             finished += len(chunk)
             runs.append(lab.folder, file, chunk, finished)
             bar.update(len(chunk))

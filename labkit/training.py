@@ -37,10 +37,10 @@ class Pair:
 class State:
     """A student being trained, across epochs."""
 
-    model: models.Model
-    tokenizer: models.Tokenizer
-    optimizer: torch.optim.Optimizer
-    accelerator: Accelerator
+    model: models.Model | None  # all four: None for a student behind a URL, which is only asked
+    tokenizer: models.Tokenizer | None
+    optimizer: torch.optim.Optimizer | None
+    accelerator: Accelerator | None
     step: int = 0  # optimiser steps taken
     epoch: int = 0  # epochs finished
     epoch_step: int = 0  # steps taken of the epoch under way

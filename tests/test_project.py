@@ -13,9 +13,10 @@ ORDER = [
     "benchmarks", "diversity", "statistics", "published", "spm", "internlm2_words",
     "internlm2", "conversion", "models", "linear", "packing", "odds", "projection",
     "row_attention", "orpo", "memory", "kv", "attention", "choosing", "batching", "decoding", "prompts", "prompting",
-    "generation", "sampling", "triplets", "training", "evaluation", "runs", "queueing", "stages", "distill",
-    "standins", "compare", "groups", "methods", "sweeps", "method_text", "why",
-    "figures", "method_figures", "sweep_figures", "why_figures", "markup",
+    "generation", "replies", "asking", "budget", "catalog", "servers", "guard", "serving", "sampling", "triplets",
+    "training", "evaluation", "runs", "queueing", "stages", "distill", "shards", "cards", "lmeval", "export",
+    "standins", "compare", "groups", "methods", "sweeps", "method_text", "why", "figures",
+    "method_figures", "sweep_figures", "why_figures", "study_figures", "lessons", "markup",
     "report_tables", "report_page", "report_run", "report_traces", "report_why", "report_group", "report",
     "pocket_shapes", "pocket_models", "doctor", "cli_options", "cli_groups", "cli", "__main__",
 ]  # fmt: skip

@@ -1,0 +1,134 @@
+"""Execute the notebooks and save them with their outputs, a static picture of every figure, and the time they took.
+
+python -m tests.run_notebooks [NAME ...]      # all of notebooks/*.ipynb, or those whose names begin so
+python -m tests.run_notebooks --pictures      # draw the pictures anew and run nothing
+
+Each runs from top to bottom in an empty folder, so that what is saved is what a newcomer gets. Pictures need Chromium;
+they are for places that do not draw plotly (a code host, a printed page); JupyterLab draws the figure itself. They are
+SVG because JupyterLab's plotly renderer would show a PNG instead of drawing the figure, and a picture has no slider.
+"""
+
+import argparse
+import html
+import os
+import re
+import sys
+import tempfile
+import time
+import urllib.parse
+from pathlib import Path
+
+import nbformat
+import plotly
+import torch
+from nbclient import NotebookClient
+from playwright.sync_api import sync_playwright
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from app_server import browsing
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDER = ROOT / "notebooks"
+PLOTLY = "application/vnd.plotly.v1+json"
+WIDTH = 760
+DRAW = """async ({data, layout}, width) => {
+  const dark = {...layout.font, color: "#27272a"};
+  const white = {...layout, width, paper_bgcolor: "#fff", plot_bgcolor: "#fff", font: dark};
+  const size = {format: "svg", width, height: layout.height || 400};
+  return Plotly.toImage({data, layout: white}, size);
+}"""
+
+
+def notebooks(names=()):
+    """The notebooks whose file names begin with one of `names`; all for none."""
+    return [path for path in sorted(FOLDER.glob("*.ipynb")) if not names or path.name.startswith(tuple(names))]
+
+
+def execute(notebook, folder, smoke=False):
+    """Run all cells in a fresh kernel in `folder`; returns seconds and the kernel's peak memory in bytes (Linux)."""
+    peak, began = [0], time.perf_counter()
+    client = NotebookClient(
+        notebook,
+        timeout=1200,
+        kernel_name="python3",
+        record_timing=False,
+        coalesce_streams=True,
+        resources={"metadata": {"path": str(folder)}},
+    )
+
+    def look(**_):
+        peak[0] = max(peak[0], _peak(client.km.provisioner.pid))
+
+    client.on_cell_executed = look
+    client.on_cell_error = look
+    own = {"LABKIT_SMOKE": "1" if smoke else "0", "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
+    paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    client.execute(env={**os.environ, **own, "PYTHONPATH": paths})
+    return time.perf_counter() - began, peak[0]
+
+
+def _peak(pid):
+    try:
+        found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    except OSError:
+        return 0
+    return int(found[1]) * 1024 if found else 0
+
+
+def illustrate(notebook, page):
+    """Give every plotly output a static picture with its sentence for those who do not see it."""
+    for output in (output for cell in notebook.cells for output in cell.get("outputs", ())):
+        data = output.get("data", {})
+        if PLOTLY not in data:
+            continue
+        figure = data[PLOTLY]
+        alt = figure["layout"]["meta"]["alt"]
+        picture = page.evaluate(f"([figure, width]) => ({DRAW})(figure, width)", [figure, WIDTH])
+        svg = urllib.parse.unquote(picture.partition(",")[2])
+        data["image/svg+xml"] = svg.replace("<svg ", f'<svg role="img" aria-label="{html.escape(alt)}" ', 1)
+        data["text/plain"] = alt
+
+
+def stamp(path, notebook, seconds, peak):
+    """Write the measured time and memory into the notebook's first cell and into the folder's README."""
+    spent = f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.1f} min"
+    threads = f"{torch.get_num_threads()} CPU thread{'s' * (torch.get_num_threads() > 1)}"
+    head = re.sub(r"\*\*Time:\*\* [^·]*·", f"**Time:** {spent} on {threads} ·", notebook.cells[0].source)
+    notebook.cells[0].source = re.sub(r"\*\*Memory:\*\* [^·]*·", f"**Memory:** {peak / 1e9:.1f} GB ·", head)
+    readme = FOLDER / "README.md"
+    row = rf"(\| \[[^]]*\]\({re.escape(path.name)}\) \| )[^|]*\|"
+    readme.write_text(re.sub(row, rf"\g<1>{spent} |", readme.read_text()))
+
+
+def save(path, notebook):
+    """Write the notebook without what differs from machine to machine."""
+    notebook.metadata = {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+    }
+    nbformat.validate(notebook)
+    path.write_text(nbformat.writes(notebook, version=4) + "\n", encoding="utf-8")
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("names", nargs="*")
+    parser.add_argument("--pictures", action="store_true")
+    given = parser.parse_args()
+    with sync_playwright() as engine, browsing(engine) as browser:
+        page = browser.new_page(viewport={"width": WIDTH, "height": 600})
+        page.add_script_tag(path=Path(plotly.__file__).parent / "package_data" / "plotly.min.js")
+        for path in notebooks(given.names):
+            notebook = nbformat.read(path, as_version=4)
+            if not given.pictures:
+                with tempfile.TemporaryDirectory() as folder:
+                    stamp(path, notebook, *execute(notebook, folder))
+            illustrate(notebook, page)
+            save(path, notebook)
+            took = re.search(r"\*\*Time:.*", notebook.cells[0].source)[0]
+            print(f"{path.name}: {path.stat().st_size / 1e3:.0f} kB; {took}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

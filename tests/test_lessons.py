@@ -1,0 +1,84 @@
+"""What the notebooks lean on: runs beside them, smoke sizes, exercises that answer, and runs of an own algorithm."""
+
+import pytest
+
+from labkit import benchmarks, lessons, models, runs
+from labkit.answers import grade
+from labkit.orpo import token_logps
+from labkit.packing import Example
+from labkit.records import Answer, LabError, Score, Trace
+from labkit.stages import evaluate
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LABKIT_SMOKE", "1")
+    return lessons.settings("pocket", benchmarks="pocket_arc", problems=3, test_problems=6, k=2, epochs=1)
+
+
+def test_smoke_caps_every_count_and_nothing_else(small, monkeypatch):
+    assert small.problems == 3 and small.max_draws == 6 and small.learning_rate == 1e-3
+    assert lessons.few(100) == 4 and lessons.few(2) == 2
+    monkeypatch.delenv("LABKIT_SMOKE")
+    assert lessons.settings("pocket", k=5).k == 5 and lessons.few(100) == 100
+
+
+def test_a_run_tells_its_progress_on_the_ordinary_stream_and_is_not_repeated(small, capsys):
+    folder = lessons.run("first", small)
+    said = capsys.readouterr()
+    assert "mean accuracy" in said.out and not said.err
+    assert folder.as_posix() == "runs/first" and runs.status(folder)["state"] == "done"
+    before = (folder / "events.jsonl").read_bytes()
+    lessons.run("first", small)
+    assert (folder / "events.jsonl").read_bytes() == before
+    with pytest.raises(LabError, match="exists with k"):
+        lessons.run("first", small.model_copy(update={"k": 1}))
+    assert {score.epoch for score in runs.records(folder, "scores.jsonl", Score)} == {0, 1}
+
+
+def test_an_own_algorithm_runs_in_the_same_folder(small):
+    folder = lessons.run("mine", small, algorithm=evaluate)
+    assert {score.epoch for score in runs.records(folder, "scores.jsonl", Score)} == {0}
+    assert not (folder / "traces").exists()
+
+
+def test_an_own_verifier_decides_in_sampling_and_in_evaluation(small):
+    def never(completion, problem):
+        outcome, reading = grade(completion, problem)
+        return ("wrong" if outcome == "correct" else outcome), reading
+
+    folder = lessons.run("strict", small.model_copy(update={"method": "diverse-cot"}), algorithm=both, grader=never)
+    assert all(answer.outcome != "correct" for answer in runs.records(folder, "answers/epoch-0.jsonl", Answer))
+    drawn = runs.records(folder, "traces/student-0.jsonl", Trace)
+    assert drawn and all(trace.outcome != "correct" for trace in drawn) and any(t.use == "kept" for t in drawn)
+
+
+def both(lab):
+    """Evaluate and sample the student's wrong traces."""
+    evaluate(lab)
+    lessons.distill.sample(lab, lessons.distill.Job("student-0", "student", 0, "wrong"), {p.id: 1 for p in lab.train})
+
+
+def test_log_probabilities_are_those_that_training_sees():
+    model, tokenizer = models.load("pocket:student-neox")
+    question = benchmarks.load("pocket_arc", "test")[0].question
+    (found,) = lessons.mean_logps(model, tokenizer, [(question, "It is so.\nAnswer: nail")])
+    ids = tuple(lessons.prompt_ids(tokenizer, question))
+    response = lessons.encode_response(tokenizer, "It is so.\nAnswer: nail")
+    [[(logps, _)]] = token_logps(model, [Example(ids, (response,), (None,))])
+    assert found == pytest.approx(float(logps.mean())) and found < 0
+
+
+@pytest.mark.parametrize(("given", "said"), [(..., "Waiting"), (4, "Right."), (5, "Not yet. Hint: two and two")])
+def test_an_exercise_answers(given, said, capsys):
+    lessons.check(given, lambda value: value == 4, "two and two")
+    assert capsys.readouterr().out.startswith(said)
+
+
+def test_right_is_in_the_order_of_the_questions():
+    def answered(problem, outcome):
+        return Answer(problem, "b", "test", 1, "x", "t", outcome, "x", "answer-line", None, True, "stop", 3)
+
+    answers = {name: answered(name, outcome) for name, outcome in (("b/2", "wrong"), ("b/1", "correct"))}
+    assert lessons.right(answers).tolist() == [1, 0]
