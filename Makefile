@@ -2,6 +2,7 @@
 # make app    the dashboard, at http://127.0.0.1:7860
 # make lab    JupyterLab on the course in notebooks/
 # make test   the tests, as CI runs them
+# make evidence-quick   a reduced table of methods and one ablation, in minutes; make evidence: the plan in evidence/PLAN.md
 # make notebooks   execute every notebook and save it with its outputs and pictures (needs Chromium)
 # Each makes .venv and installs what it needs the first time; a second call starts within seconds.
 
@@ -11,7 +12,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 TORCH := $(shell grep '^torch==' constraints.txt)
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: demo app lab test notebooks lint clean
+.PHONY: demo app lab test notebooks lint clean evidence evidence-quick evidence-tune evidence-ablate
 demo: .venv/ready
 	$(BIN)/labkit distill demo --recipe pocket
 
@@ -27,11 +28,50 @@ notebooks: .venv/ready-test
 test: .venv/ready-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: .venv/ready-test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# --- the evidence: every line is a resumable group of runs, see evidence/PLAN.md ------------------------------------
+JOBS ?= 2
+SEEDS ?= 5
+EVIDENCE_RUNS ?= runs
+STUDENTS := pocket:student-neox,pocket:student-qwen
+LABKIT = $(BIN)/labkit
+WHERE = --runs-dir $(EVIDENCE_RUNS) --jobs $(JOBS)
+QUICK_ROWS := zero-shot,single-cot,diverse-cot,diverse-cot-x2,orpo-off,orpo-mixed
+BEYOND := orpo-sft-first,orpo-differing,orpo-near,orpo-linear,orpo-cosine,orpo-past
+ROWS := zero-shot,single-cot,single-cot-steps,single-cot-x2,diverse-cot,diverse-cot-x2,orpo-off,orpo-on,orpo-mixed
+SWEEPS := k phi lam temperature rouge_threshold negatives nll_span unparsed_negatives sft_epochs
+
+evidence-quick: .venv/ready
+	$(LABKIT) methods evidence-quick --recipe evidence/quick.yaml --seeds 2 --methods $(QUICK_ROWS) --students $(STUDENTS) $(WHERE)
+	$(LABKIT) ablate evidence-quick-lam --recipe evidence/quick.yaml --seeds 2 --sweep lam=0.1,1 --set split=validation $(WHERE)
+	$(foreach name,evidence-quick-student-neox evidence-quick-student-qwen evidence-quick-lam,$(LABKIT) report $(name) --runs-dir $(EVIDENCE_RUNS) &&) true
+
+evidence: evidence-ablate
+	$(LABKIT) methods evidence --recipe evidence/table.yaml --seeds $(SEEDS) --methods $(ROWS),$(BEYOND) --students $(STUDENTS) $(WHERE)
+	$(foreach name,student-neox student-qwen,$(LABKIT) report evidence-$(name) --runs-dir $(EVIDENCE_RUNS) &&) true
+
+evidence-ablate: .venv/ready
+	$(LABKIT) ablate evidence-ablations --recipe evidence/table.yaml --seeds $(SEEDS) $(SWEEPS:%=--sweep %) --set split=validation $(WHERE)
+	$(LABKIT) report evidence-ablations --runs-dir $(EVIDENCE_RUNS)
+
+# equal budgets: three learning rates, and three values of one more setting, two seeds, on the validation split
+TUNED := $(foreach student,neox qwen,$(foreach row,diverse-cot diverse-cot-x2 orpo-off orpo-on orpo-mixed orpo-sft-first,$(student)/$(row)))
+TUNE_diverse-cot = --set method=diverse-cot --sweep batch=16,32,64
+TUNE_diverse-cot-x2 = --set method=diverse-cot --set epochs=10 --sweep batch=16,32,64
+TUNE_orpo-off = --set phi=0 --sweep lam=0.1,0.3,1
+TUNE_orpo-on = --set phi=1 --sweep lam=0.1,0.3,1
+TUNE_orpo-mixed = --set phi=0.5 --sweep lam=0.1,0.3,1
+TUNE_orpo-sft-first = --set phi=1 --set sft_epochs=3 --set lam=0.1 --sweep lam=0.03,0.1,0.3
+evidence-tune: $(TUNED:%=tune/%)
+
+tune/%: .venv/ready
+	$(LABKIT) ablate evidence-tune-$(subst /,-,$*) --recipe evidence/table.yaml --set student=pocket:student-$(*D) $(TUNE_$(*F)) \
+	  --sweep learning_rate=5e-4,1e-3,2e-3 --seeds 2 --set seed=100 --set split=validation $(WHERE)
 
 clean:
 	rm -rf .venv

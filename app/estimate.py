@@ -50,7 +50,7 @@ def _scaled(where: Path, other: RunConfig, config: RunConfig) -> float | None:
         pool = 1 / config.k if config.method == "single-cot" else 1.0
         seconds += known["teacher"] * draws + config.epochs * known["train"] * draws * pool
     if config.method == "orpo":
-        fresh = config.phi * (config.epochs - 1) if config.negatives == "student" else 0
+        fresh = config.phi * (config.epochs - 1) if config.negatives != "teacher" else 0
         seconds += known["student"] * draws * (1 + fresh)
     return seconds + 15  # loading
 

@@ -14,10 +14,12 @@ BASIC = ("method", "teacher", "student", "benchmarks", "problems", "k", "phi", "
 GROUPS = {
     "Data and prompt": ("data", "test_problems", "split", "instruction", "shots"),
     "Sampling": ("temperature", "top_p", "max_new_tokens", "max_draws", "rouge_threshold"),
-    "Triplets": ("negatives", "unparsed_negatives", "unpaired"),
+    "Triplets": (
+        "phi_schedule", "past_weight", "negatives", "partner", "unparsed_negatives", "unpaired", "repeat_single",
+    ),
     "Objective and optimiser": (
-        "lam", "nll_span", "batch", "pairs_per_prompt", "learning_rate", "warmup", "weight_decay", "clip", "max_tokens",
-        "max_length", "gradient_checkpointing", "lora_rank", "lora_alpha", "fsdp",
+        "lam", "sft_epochs", "contrast", "nll_span", "batch", "pairs_per_prompt", "learning_rate", "warmup",
+        "weight_decay", "clip", "max_tokens", "max_length", "gradient_checkpointing", "lora_rank", "lora_alpha", "fsdp",
     ),
     "Servers": (
         "concurrency", "choices", "timeout", "retries", "token_cap", "money_cap", "price_in", "price_out", "serve_wait",

@@ -36,11 +36,12 @@ def stages(where: Path) -> list[Stage]:
     if config.method == "zero-shot":
         return _marked(plan, status)
     plan.append(_sample(where, "teacher", train, sampled))
-    fresh = config.method == "orpo" and config.negatives == "student"
-    if config.method == "orpo":
-        plan.append(_sample(where, "student-0" if fresh else "teacher-wrong", train, sampled))
+    fresh = config.method == "orpo" and config.negatives != "teacher"
+    for side, stage in (("student", "student-0"), ("teacher", "teacher-wrong")):
+        if config.method == "orpo" and config.negatives in (side, "both"):
+            plan.append(_sample(where, stage, train, sampled))
     for epoch in range(1, config.epochs + 1):
-        if fresh and epoch > 1 and config.phi > 0:
+        if fresh and epoch > max(1, config.sft_epochs) and config.phi > 0:
             plan.append(_sample(where, f"student-{epoch - 1}", train, sampled))
         plan.append(_train(epoch, steps, status))
         if epoch % config.evaluate_every == 0 or epoch == config.epochs:
@@ -88,7 +89,7 @@ def timed(where: Path) -> dict[str, float]:
     kinds = {"evaluated": "evaluate", "sampled": "student"}
     marks: list[tuple[float, str | None]] = []
     for row in runs.rows(where / "events.jsonl"):
-        kind = kinds.get(row["event"])
+        kind = None if "copied_from" in row else kinds.get(row["event"])
         marks.append((row["time"], "teacher" if kind == "student" and row["stage"].startswith("teacher") else kind))
     metrics = store.metrics(where)
     if metrics:

@@ -16,7 +16,8 @@ from filelock import FileLock, Timeout
 
 from app import store, tokens
 from labkit import models, runs
-from labkit.orpo import encode_response, log1mexp, log_odds_ratio
+from labkit.odds import differing, log1mexp, log_odds_ratio
+from labkit.orpo import encode_response
 from labkit.prompting import encode
 from labkit.records import LabError, Triplet
 from labkit.stages import rendered
@@ -58,14 +59,20 @@ def pair(where: Path, triplet: Triplet, model: models.Model, tokenizer: models.T
     said = encode_response(tokenizer, triplet.chosen, prompt)
     before, chosen = _logps(model, start, said)
     span = torch.cat([before, chosen]) if config.nll_span == "prompt+response" else chosen
-    lam = config.lam if config.method == "orpo" else 0.0
+    lam = config.lam_at(triplet.epoch)
     found: dict[str, Any] = {"nll": -float(span.mean()), "lam": lam, "nll_span": config.nll_span, "rejected": None}
-    found["chosen"] = _side(tokenizer, said, chosen)
+    found["chosen"] = _side(tokenizer, said, chosen, chosen.mean())
     if triplet.rejected is not None:
         other = encode_response(tokenizer, triplet.rejected, prompt)
         rejected = _logps(model, start, other)[1]
-        found["rejected"] = _side(tokenizer, other, rejected)
-        found["ratio"] = -float(torch.nn.functional.logsigmoid(log_odds_ratio(chosen.mean(), rejected.mean())))
+        sides = (said, chosen), (other, rejected)
+        kept = differing(said, other) if config.contrast == "differing" else ([1.0] * len(ids) for ids, _ in sides)
+        means = [logps[torch.tensor(mask) > 0].mean() for (_, logps), mask in zip(sides, kept, strict=True)]
+        found |= {
+            name: _side(tokenizer, *side, mean)
+            for name, side, mean in zip(("chosen", "rejected"), sides, means, strict=True)
+        }
+        found["ratio"] = -float(torch.nn.functional.logsigmoid(log_odds_ratio(*means)))
     return found
 
 
@@ -78,8 +85,8 @@ def _logps(
     return logps[: len(prompt) - 1], logps[len(prompt) - 1 :]
 
 
-def _side(tokenizer: models.Tokenizer, ids: tuple[int, ...], logps: torch.Tensor) -> dict[str, Any]:
-    mean = logps.mean()
+def _side(tokenizer: models.Tokenizer, ids: tuple[int, ...], logps: torch.Tensor, mean: torch.Tensor) -> dict[str, Any]:
+    """A side's tokens, and the mean log-probability that enters its odds."""
     said = [[tokenizer.decode([i]), round(float(logp), 4)] for i, logp in zip(ids, logps, strict=True)]
     return {"tokens": said, "mean": float(mean), "log_odds": float(mean - log1mexp(mean))}
 

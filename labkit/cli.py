@@ -9,16 +9,17 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from labkit import cli_groups, cli_plan, runs
 from labkit import compare as comparing
 from labkit import config as configuring
-from labkit import runs
+from labkit.cli_options import RUNS, Benchmarks, Data, Json, Name, Recipe, RunsDir, Set, StandIn, settings_of
+from labkit.method_text import table
 from labkit.records import LabError, Score, Triplet
 from labkit.triplets import tally
 
@@ -26,19 +27,7 @@ app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False
 )
 
-RunsDir = Annotated[Path, typer.Option("--runs-dir", help="Folder that holds the runs.")]
-Name = Annotated[str, typer.Argument(help="Name of the run: letters, digits, '.', '_', '-'.")]
-Recipe = Annotated[str | None, typer.Option(help="Settings to start from: a shipped recipe, or a .yaml file of yours.")]
-Set = Annotated[list[str] | None, typer.Option("--set", help="Change a setting: field=value. See `labkit settings`.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-Data = Annotated[str | None, typer.Option(help="Folder with one sub-folder per benchmark (train.jsonl, test.jsonl).")]
-StandIn = Annotated[
-    bool,
-    typer.Option("--stand-in", help="Tiny random models of the same shape in place of the paper's, and a few rows."),
-]
-Benchmarks = Annotated[str | None, typer.Option(help="Benchmarks, comma-separated.")]
-RUNS = Path("runs")
-SHARED = (["distill"], ["methods"], ["sample"])  # commands that several processes can share
+SHARED = (["distill"], ["methods"], ["ablate"], ["sample"])  # commands that several processes can share
 
 
 @app.command()
@@ -62,7 +51,7 @@ def distill(
     folder = runs.folder_of(runs_dir, name)
     if recipe or not (folder / "config.json").exists():
         beside = folder.with_name(f"{name}.stand-in") if stand_in else None
-        distilling.prepare(folder, _settings(recipe or "pocket", set_, data, benchmarks, beside))
+        distilling.prepare(folder, settings_of(recipe or "pocket", set_, data, benchmarks, beside))
     elif data or benchmarks:
         raise LabError(f"run {name} exists: continue it without --data and --benchmarks, or choose another name")
     elif set_:
@@ -76,20 +65,6 @@ def distill(
             f"\nThe run lies in {folder}; the trained student in {folder / 'student'}.\n"
             f"Look at it: labkit show {name}, or in the browser: labkit app (from a clone: make app)"
         )
-
-
-def _settings(
-    recipe: str, set_: list[str] | None, data: str | None, benchmarks: str | None, stand_in: Path | None = None
-) -> configuring.RunConfig:
-    """The recipe with what was given on top; with `stand_in`, cut down, and with the models made in that folder."""
-    changes: dict[str, Any] = configuring.parse_changes(set_ or [])
-    given = {"data": data, "benchmarks": benchmarks}
-    changes |= {key: value for key, value in given.items() if value is not None}
-    if not stand_in:
-        return configuring.recipe(recipe, changes)
-    from labkit import standins
-
-    return standins.prepare(stand_in, standins.settings(recipe, changes))
 
 
 @app.command()
@@ -112,7 +87,7 @@ def sample(
     part = shards.parse(shard)
     folder = shards.folder_of(runs_dir, name, part)
     if recipe or not (folder / "config.json").exists():
-        distilling.prepare(folder, _settings(recipe or "pocket", set_, data, benchmarks))
+        distilling.prepare(folder, settings_of(recipe or "pocket", set_, data, benchmarks))
     elif set_:
         runs.adjust(folder, configuring.parse_changes(set_))
     if shards.sample(folder, part) == "stopped":
@@ -130,106 +105,9 @@ def merge(name: Name, runs_dir: RunsDir = RUNS) -> None:
     print(f"continue with: labkit distill {name}")
 
 
-@app.command()
-def methods(
-    name: Name,
-    recipe: Recipe = "pocket-quick",
-    seeds: Annotated[int, typer.Option(min=1, max=100, help="Seeds per method.")] = 1,
-    set_: Set = None,
-    data: Data = None,
-    benchmarks: Benchmarks = None,
-    stand_in: StandIn = False,
-    runs_dir: RunsDir = RUNS,
-    as_json: Json = False,
-) -> None:
-    """Run the paper's six methods, or the variants that a recipe lists, on the same questions and print one table.
-
-    Example: `labkit methods pocket-table --recipe pocket-quick --seeds 1`. Each method and seed is a run of its own,
-    NAME.METHOD.sSEED; the same command continues where it was stopped.
-    """
-    from labkit import methods as grouping
-
-    recipe = recipe or "pocket-quick"
-    beside = runs.folder_of(runs_dir, f"{name}.stand-in") if stand_in else None
-    base = _settings(recipe, set_, data, benchmarks, beside)
-    cells = grouping.group(runs_dir, name, base, seeds, configuring.variants(recipe) or grouping.METHODS)
-    states = grouping.run_group(cells)
-    rows = grouping.table(cells)
-    print(json.dumps(rows)) if as_json else _print_methods(rows, seeds)
-    if "stopped" in states.values():
-        raise typer.Exit(3)
-    if set(states.values()) != {"done"}:
-        raise typer.Exit(1)
-
-
-def _print_methods(rows: list[dict[str, Any]], seeds: int) -> None:
-    names = [key for key in rows[0] if key not in {"method", "seeds"} and not key.endswith("_sd")] if rows else []
-    cells = [[row["method"], *(_mean_sd(row[n], row[f"{n}_sd"]) for n in names)] for row in rows]
-    print(table(["method", *names], cells))
-    spread = f"mean ± sd over {seeds} seeds" if seeds > 1 else "one seed: differences of a few points mean nothing"
-    print(f"accuracy in %, {spread}; intervals and paired tests: labkit compare A B")
-
-
-def _mean_sd(mean: float, sd: float | None) -> str:
-    return f"{100 * mean:.1f}" + (f" ± {100 * sd:.1f}" if sd is not None else "")
-
-
-@app.command()
-def plan(
-    recipe: Recipe = "paper-tinyllama",
-    seeds: Annotated[int, typer.Option(min=1, max=100, help="Seeds per method.")] = 1,
-    single: Annotated[bool, typer.Option("--single", help="Plan the recipe's one run, not its table.")] = False,
-    from_: Annotated[str | None, typer.Option("--from", help="Take rates from this run, a pilot.")] = None,
-    rates: Annotated[Path | None, typer.Option(help="Take rates from this YAML or JSON file.")] = None,
-    set_: Set = None,
-    data: Data = None,
-    benchmarks: Benchmarks = None,
-    runs_dir: RunsDir = RUNS,
-    as_json: Json = False,
-) -> None:
-    """Say what a recipe's whole table takes: traces, tokens and GPU hours by stage. Arithmetic: nothing is run.
-
-    Examples: `labkit plan --recipe paper-tinyllama --seeds 3` · `labkit plan --recipe paper-tinyllama --from pilot`
-    """
-    from labkit import pilot, planning
-
-    given = {"data": data, "benchmarks": benchmarks}
-    changes = {**configuring.parse_changes(set_ or []), **{key: value for key, value in given.items() if value}}
-    found = planning.rates(pilot.rates(runs.folder_of(runs_dir, from_)), f"measured in run {from_}") if from_ else None
-    found = planning.rates(planning.read_rates(rates), f"from {rates.name}", found) if rates else found
-    result = planning.plan(planning.cells(recipe or "pocket", changes, seeds, single), found or planning.rates())
-    print(json.dumps(result)) if as_json else _print_plan(result)
-
-
-def _print_plan(found: dict[str, Any]) -> None:
-    sizes = [[name, f"{row['train']:,}", f"{row['test']:,}"] for name, row in found["questions"].items()]
-    print(table(["benchmark", "training questions", "test questions"], sizes), "\n")
-    for kind in ("stages", "benchmarks", "cells"):
-        head = [kind[:-1], "draws", "kept", "million tokens", "GPU hours"]
-        print(table(head, [_work(name, row) for name, row in {**found[kind], "total": found["total"]}.items()]), "\n")
-    rows = [[name, _rate(rate["value"]), rate["source"]] for name, rate in found["rates"].items()]
-    print(table(["rate", "value", "source"], rows))
-    print(
-        "GPU hours: hours of one process, on the machine that the speeds belong to; training counts its traces' tokens"
-    )
-    if any(rate["source"] == "assumed" for rate in found["rates"].values()):
-        print("assumed rates are round numbers that nobody measured: run a pilot, then give it by --from RUN")
-
-
-def _work(name: str, row: dict[str, float]) -> list[str]:
-    return [
-        name,
-        f"{row['draws']:,.0f}",
-        f"{row['kept']:,.0f}",
-        f"{row['tokens'] / 1e6:,.2f}",
-        f"{row['gpu_hours']:,.2f}",
-    ]
-
-
-def _rate(value: Any) -> str:
-    return (
-        ", ".join(f"{name} {number:g}" for name, number in value.items()) if isinstance(value, dict) else f"{value:g}"
-    )
+app.command()(cli_groups.methods)
+app.command()(cli_groups.ablate)
+app.command()(cli_plan.plan)
 
 
 @app.command("list")
@@ -442,14 +320,6 @@ def pocket_build(
     from labkit import pocket_models
 
     pocket_models.build(folder, seed=seed)
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns padded to their widest cell, two spaces apart."""
-    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
-    return "\n".join(
-        "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in [head, *rows]
-    )
 
 
 def main() -> None:

@@ -46,6 +46,9 @@ class RunConfig(BaseModel):
     method: Literal["zero-shot", "single-cot", "diverse-cot", "orpo"] = Field(
         "orpo", description="zero-shot trains nothing; single-cot and diverse-cot fine-tune on 1 or K chosen traces."
     )
+    repeat_single: bool = Field(
+        False, description="single-cot: the one trace as often as diverse-cot has traces, for equal optimiser steps."
+    )
     # models and data
     teacher: str = Field(
         "pocket:teacher",
@@ -110,13 +113,28 @@ class RunConfig(BaseModel):
     serve_wait: float = Field(600.0, gt=0, le=86400, description="Seconds that the command has until it answers.")
     # triplets
     phi: float = Field(0.5, ge=0, le=1, description="Share of negatives from the newest student: 0 off-, 1 on-policy.")
-    negatives: Literal["student", "teacher"] = Field("student", description="Whose wrong traces are the negatives.")
+    phi_schedule: Literal["constant", "linear", "cosine"] = Field(
+        "constant", description="How phi comes about over the epochs: at once, or rising from 0 to phi in the last one."
+    )
+    past_weight: float = Field(
+        0.0, ge=0, le=1, description="Weight of an older student's negatives per epoch of age; 0: the newest's alone."
+    )
+    negatives: Literal["student", "teacher", "both"] = Field(
+        "student", description="Whose wrong traces are the negatives; both: the initial student's and the teacher's."
+    )
+    partner: Literal["random", "nearest"] = Field(
+        "random", description="Which negative meets a chosen trace: any, or the one most like it (highest ROUGE-L)."
+    )
     unparsed_negatives: bool = Field(False, description="Also take unparsed and truncated traces as negatives.")
     unpaired: Literal["nll", "drop"] = Field(
         "nll", description="A chosen trace without any negative keeps its NLL term, or is dropped."
     )
     # objective and optimiser
     lam: float = Field(1.0, ge=0, le=100, description="Lambda, weight of the odds-ratio term (TRL calls it beta).")
+    sft_epochs: int = Field(0, ge=0, le=1000, description="First epochs without the odds ratio: fine-tuning alone.")
+    contrast: Literal["all", "differing"] = Field(
+        "all", description="Tokens that the odds are of: all of a response, or only those that a pair does not share."
+    )
     nll_span: Literal["response", "prompt+response"] = Field(
         "response", description="Tokens of the NLL term: the paper's formula, or TRL's and xfactlab's."
     )
@@ -161,6 +179,8 @@ class RunConfig(BaseModel):
             raise ValueError("benchmarks names one twice")
         if self.fsdp and self.lora_rank:
             raise ValueError("fsdp splits a student that is trained whole: use it without lora_rank")
+        if self.method == "orpo" and self.sft_epochs >= self.epochs:
+            raise ValueError(f"sft_epochs = {self.sft_epochs} leaves none of {self.epochs} epochs for the odds ratio")
         if self.money_cap is not None and self.price_in + self.price_out == 0:
             raise ValueError("money_cap needs price_in and price_out, per million tokens")
         if self.serve is not None and not ("{model}" in self.serve and "{port}" in self.serve):
@@ -171,6 +191,10 @@ class RunConfig(BaseModel):
                 "server), or set method=zero-shot"
             )
         return self
+
+    def lam_at(self, epoch: int) -> float:
+        """The odds ratio's weight in an epoch (from 1): 0 for fine-tuning, and for the epochs that ORPO begins with."""
+        return self.lam if self.method == "orpo" and epoch > self.sft_epochs else 0.0
 
     @property
     def policy(self) -> str:

@@ -104,9 +104,9 @@ class Follower:
         """Answer this process's share of the requests."""
         processes.together(self.speakers[side].generate(processes.share(requests), settings))
 
-    def step(self, examples: list[training.Example], speed: float) -> None:
+    def step(self, examples: list[training.Example], speed: float, lam: float) -> None:
         """Take one optimiser step."""
-        training.take_step(self.state, examples, speed, self.config)
+        training.take_step(self.state, examples, speed, lam, self.config)
 
     def gather(self, moments: bool) -> None:
         """Help to put a student together that is split over the processes."""

@@ -29,7 +29,7 @@ from labkit.config import RunConfig
 from labkit.generation import RecordedGenerator, Request
 from labkit.prompting import encode
 from labkit.prompts import prompt
-from labkit.records import LabError, Problem
+from labkit.records import LabError, Problem, Trace, Triplet
 from labkit.sampling import Job, settings
 from labkit.stages import Lab, evaluate, rendered, sample, say, train
 from labkit.versions import versions
@@ -44,42 +44,73 @@ def distill(lab: Lab) -> None:
     chosen = chosen_traces(lab)
     initial = initial_negatives(lab, chosen)
     for epoch in range(lab.student.epoch + 1, config.epochs + 1):
-        fresh = fresh_negatives(lab, chosen, epoch)
-        unpaired = config.unpaired if config.method == "orpo" else "nll"
-        pairs = triplets.make(chosen, initial, fresh, epoch=epoch, phi=config.phi, seed=config.seed, unpaired=unpaired)
-        train(lab, pairs, epoch)
+        train(lab, paired(lab, chosen, initial, epoch), epoch)
         if epoch % config.evaluate_every == 0 or epoch == config.epochs:
             evaluate(lab)
 
 
 def chosen_traces(lab: Lab) -> triplets.Pools:
-    """The teacher's correct traces: K per question, or one for single-CoT fine-tuning."""
+    """The teacher's correct traces: K per question, or one for single-CoT fine-tuning (as often as there are K)."""
     wanted = {problem.id: lab.config.k for problem in lab.train}
     chosen = sample(lab, Job("teacher", "teacher", 0, "correct"), wanted)
-    return {problem: pool[:1] for problem, pool in chosen.items()} if lab.config.method == "single-cot" else chosen
+    if lab.config.method != "single-cot":
+        return chosen
+    return {problem: pool[:1] * (len(pool) if lab.config.repeat_single else 1) for problem, pool in chosen.items()}
+
+
+def paired(lab: Lab, chosen: triplets.Pools, initial: triplets.Pools, epoch: int) -> list[Triplet]:
+    """The triplets of an epoch; without a rejected side where nothing is contrasted."""
+    config = lab.config
+    if not _contrasted(config, epoch):
+        return triplets.make(chosen, {}, {}, epoch=epoch, phi=0.0, seed=config.seed)
+    return triplets.make(
+        chosen, initial, fresh_negatives(lab, chosen, epoch), epoch=epoch, phi=_phi(config, epoch), seed=config.seed,
+        unpaired=config.unpaired, past_weight=config.past_weight, partner=config.partner,
+    )  # fmt: skip
 
 
 def initial_negatives(lab: Lab, chosen: triplets.Pools) -> triplets.Pools:
-    """Wrong traces of the initial student, or of the teacher for the ablation; none for the fine-tuning baselines."""
+    """Wrong traces of the initial student, of the teacher, or of both; none for the fine-tuning baselines."""
     if lab.config.method != "orpo":
         return {}
     wanted = {problem: len(pool) for problem, pool in chosen.items()}
-    if lab.config.negatives == "teacher":
-        return sample(lab, Job("teacher-wrong", "teacher", 0, "wrong"), wanted)
-    return sample(lab, Job("student-0", "student", 0, "wrong"), wanted)
+    jobs = {"student": Job("student-0", "student", 0, "wrong"), "teacher": Job("teacher-wrong", "teacher", 0, "wrong")}
+    both = [sample(lab, job, wanted) for side, job in jobs.items() if lab.config.negatives in (side, "both")]
+    return {problem: [trace for pools in both for trace in pools.get(problem, ())] for problem in chosen}
 
 
 def fresh_negatives(lab: Lab, chosen: triplets.Pools, epoch: int) -> triplets.Pools:
-    """As many wrong traces of the newest student as this epoch's coins ask for."""
+    """Wrong traces of the newest student, as many as this epoch's coins ask of it, and of older ones what they made."""
     config = lab.config
     if config.method != "orpo" or config.negatives == "teacher":
         return {}
-    tosses = {
-        problem: sum(triplets.coins(config.seed, epoch, problem, len(pool), config.phi))
-        for problem, pool in chosen.items()
-    }
-    wanted = {problem: n for problem, n in tosses.items() if n}
-    return sample(lab, Job(f"student-{epoch - 1}", "student", epoch - 1, "wrong"), wanted) if wanted else {}
+    found: dict[str, list[Trace]] = {}
+    for source in range(1 if config.past_weight else max(epoch - 1, 1), epoch):
+        for problem, pool in _sampled(lab, chosen, source).items():
+            found.setdefault(problem, []).extend(pool)
+    return found
+
+
+def _sampled(lab: Lab, chosen: triplets.Pools, source: int) -> triplets.Pools:
+    """What the student after `source` epochs was asked for in the epoch that followed."""
+    config, epoch = lab.config, source + 1
+    if not _contrasted(config, epoch):
+        return {}
+    wanted = {}
+    for problem, pool in chosen.items():
+        tosses = triplets.coins(config.seed, epoch, problem, len(pool), _phi(config, epoch))
+        wants = triplets.sources(tosses, config.seed, epoch, problem, config.past_weight)
+        if n := wants.count(source):
+            wanted[problem] = n
+    return sample(lab, Job(f"student-{source}", "student", source, "wrong"), wanted) if wanted else {}
+
+
+def _contrasted(config: RunConfig, epoch: int) -> bool:
+    return config.method == "orpo" and epoch > config.sft_epochs
+
+
+def _phi(config: RunConfig, epoch: int) -> float:
+    return triplets.phi_at(config.phi, config.phi_schedule, epoch, config.epochs)
 
 
 # --- around the algorithm --------------------------------------------------------------------------------------------

@@ -8,26 +8,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from labkit import runs
+from labkit import published, runs
 from labkit.compare import last_answers
+from labkit.method_rows import CLAIMS, ORDER
 from labkit.records import OUTCOMES, Answer, Score
-from labkit.statistics import holm, mcnemar, paired_bootstrap
+from labkit.statistics import holm, mcnemar, paired_bootstrap, t_test
 
-ORDER = ("zero-shot", "single-cot", "diverse-cot", "orpo-off", "orpo-on", "orpo-mixed")
-CLAIMS = (  # (better according to the paper, than, in words)
-    ("single-cot", "zero-shot", "training on one trace per question helps"),
-    ("diverse-cot", "single-cot", "several different traces beat one"),
-    ("orpo-off", "diverse-cot", "off-policy ORPO beats fine-tuning on the same traces"),
-    ("orpo-mixed", "diverse-cot", "mixed-policy ORPO beats fine-tuning on the same traces"),
-    ("orpo-mixed", "orpo-off", "mixed policy beats off-policy"),
-    ("orpo-mixed", "orpo-on", "mixed policy beats on-policy"),
-)
 Said = Mapping[str, Mapping[int, Mapping[str, Answer]]]  # method -> seed -> problem id -> last answer
 
 
@@ -44,7 +36,7 @@ class Contrast:
     low: float  # 95 % paired bootstrap interval, questions resampled within benchmarks, seeds averaged first
     high: float
     by_seed: tuple[float, ...]  # the difference of each seed by itself: the interval does not cover the draw of seeds
-    p: float | None  # exact McNemar over all questions, only with one seed: it needs one answer per question
+    p: float | None  # one seed: exact McNemar over all questions; three or more: Student's t over seeds; two: None
     p_holm: float | None
 
 
@@ -83,6 +75,11 @@ def table(cells: Mapping[tuple[str, int], Path]) -> list[dict[str, Any]]:
     return rows
 
 
+def columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The benchmarks of a table's rows, and `mean`."""
+    return [key for key in rows[0] if key not in {"method", "seeds"} and not key.endswith("_sd")] if rows else []
+
+
 def _accuracies(folder: Path) -> dict[str, float]:
     """Benchmark -> final accuracy, and their mean."""
     last = {score.benchmark: score.accuracy for score in finals(folder)}
@@ -108,24 +105,24 @@ def outcomes(said: Said) -> dict[str, dict[str, float]]:
 
 
 def contrasts(said: Said) -> list[Contrast]:
-    """The paper's claims that this group can test; Holm over those that have a p-value."""
-    able = [claim for claim in CLAIMS if claim[0] in said and claim[1] in said and _right(said, *claim[:2])[2]]
+    """The claims that this group can test; Holm over those that have a p-value."""
+    able = [claim for claim in CLAIMS if claim[0] in said and claim[1] in said and right(said, *claim[:2])[2]]
     found = [_contrast(said, *claim) for claim in able]
     adjusted = iter(holm([one.p for one in found if one.p is not None]))
     return [replace(one, p_holm=None if one.p is None else next(adjusted)) for one in found]
 
 
 def _contrast(said: Said, better: str, than: str, claim: str) -> Contrast:
-    first, second, strata = _right(said, than, better)
+    first, second, strata = right(said, than, better)
     difference, low, high = paired_bootstrap(first, second, strata)
-    p = None
+    by_seed = tuple(macro(row, strata) for row in second - first)
+    p = t_test(by_seed)[1] if len(by_seed) > 2 else None
     if len(first) == 1:
         p = mcnemar(int((first > second).sum()), int((second > first).sum()))
-    by_seed = tuple(_macro(row, strata) for row in second - first)
     return Contrast(better, than, claim, len(first), len(strata), difference, low, high, by_seed, p, None)
 
 
-def _macro(change: np.ndarray, strata: Sequence[str]) -> float:
+def macro(change: np.ndarray, strata: Sequence[str]) -> float:
     """Mean over benchmarks of the mean over their questions."""
     names = np.array(strata)
     return float(np.mean([change[names == name].mean() for name in dict.fromkeys(strata)]))
@@ -142,7 +139,7 @@ def _shared(said: Said, one: str, other: str) -> list[int]:
     return [seed for seed in said[one] if seed in said[other]]
 
 
-def _right(said: Said, one: str, other: str, benchmark: str | None = None) -> tuple[np.ndarray, np.ndarray, list[str]]:
+def right(said: Said, one: str, other: str, benchmark: str | None = None) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Which questions each method got right, (S, Q) of 0 and 1 over the seeds and questions of both, and benchmarks."""
     seeds = _shared(said, one, other)
     asked = [said[method][seed] for method in (one, other) for seed in seeds] or [{}]
@@ -159,12 +156,36 @@ def _right(said: Said, one: str, other: str, benchmark: str | None = None) -> tu
 def best(rows: Sequence[Mapping[str, Any]], said: Said) -> dict[str, str]:
     """Column -> the method that is best there beyond doubt: its paired interval to the second best is above zero."""
     found: dict[str, str] = {}
-    columns = [key for key in rows[0] if key not in {"method", "seeds"} and not key.endswith("_sd")] if rows else []
-    for column in columns if len(rows) > 1 else []:
+    for column in columns(rows) if len(rows) > 1 else []:
         second, first = (row["method"] for row in sorted(rows, key=lambda row: row.get(column, 0))[-2:])
         if not _shared(said, first, second):
             continue
-        one, two, strata = _right(said, second, first, None if column == "mean" else column)
+        one, two, strata = right(said, second, first, None if column == "mean" else column)
         if len(strata) and paired_bootstrap(one, two, strata)[1] > 0:
             found[column] = first
     return found
+
+
+def tokens(cells: Mapping[tuple[str, int], Path]) -> dict[str, float]:
+    """Method -> training tokens of a finished run, mean over seeds: the sum of `training.tokens` over its steps."""
+    found: dict[str, list[int]] = {}
+    for (method, _), folder in cells.items():
+        if finals(folder):
+            counted = sum(row.get("tokens", 0) for row in runs.rows(folder / "metrics.jsonl"))
+            found.setdefault(method, []).append(counted)
+    return {method: float(np.mean(counts)) for method, counts in found.items()}
+
+
+def summary(name: str, cells: Mapping[tuple[str, int], Path]) -> dict[str, Any]:
+    """The group as plain data: rows, the best of each column, claims with their tests, training tokens, the paper."""
+    rows, said = table(cells), answers(cells)
+    config = runs.load_config(next(iter(cells.values())))
+    return {
+        "group": name,
+        "student": config.student,
+        "rows": rows,
+        "best": best(rows, said),
+        "claims": [asdict(one) | {"finding": finding(one)} for one in contrasts(said)],
+        "tokens": tokens(cells),
+        "paper": published.of_student(config.student),
+    }

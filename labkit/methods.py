@@ -1,21 +1,27 @@
-"""The paper's six methods, or a recipe's variants, as a group of runs that share what they have in common per seed.
+"""The methods of the table, or any variants of a recipe, as a group of runs that share what they have in common.
 
 labkit methods my-table --recipe pocket --seeds 3
 """
 
 from __future__ import annotations
 
+import os
 import shutil
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from labkit import distill, groups, runs
+from labkit import distill, groups, processes, runs
 from labkit.config import RunConfig, configure
+from labkit.method_rows import METHODS, SHARED, Variants
 from labkit.records import LabError, Score
 from labkit.stages import say
-from labkit.variants import METHODS, POLICY, SAMPLING, Variants
 
+WRONG = {"teacher-wrong": "teacher", "student-0": "student"}  # stage -> who says it
 Cells = dict[tuple[str, int], tuple[Path, RunConfig]]
+Key = TypeVar("Key", bound=tuple[Any, ...])  # its last part is the seed
 
 
 def group(runs_dir: Path, name: str, base: RunConfig, seeds: int, variants: Variants = METHODS) -> Cells:
@@ -30,53 +36,105 @@ def group(runs_dir: Path, name: str, base: RunConfig, seeds: int, variants: Vari
     }
 
 
-def run_group(cells: Cells) -> dict[tuple[str, int], str]:
-    """Run every cell, passing on what the cells before it made of the same seed; returns each one's final state.
+def by_student(name: str, base: RunConfig, students: Sequence[str]) -> dict[str, RunConfig]:
+    """Group name -> recipe, one for each student: NAME itself for none or one, else NAME-STUDENT."""
+    if len(students) < 2:
+        return {name: configure({**base.model_dump(), "student": students[0]}) if students else base}
+    labels = [Path(spec.rpartition(":")[2]).name for spec in students]
+    if len(set(labels)) < len(labels):
+        raise LabError(f"--students: two go by the name {max(labels, key=labels.count)}: run them as two groups")
+    return {
+        f"{name}-{label}": configure({**base.model_dump(), "student": spec})
+        for label, spec in zip(labels, students, strict=True)
+    }
 
-    A failing cell does not end the rest (its status says why); a stopped one does. Raises `LabError` for bad input.
+
+def run_group(cells: Mapping[Key, tuple[Path, RunConfig]], jobs: int = 1) -> dict[Key, str]:
+    """Run every cell, seed by seed; returns each one's final state.
+
+    With several `jobs`, as many seeds run at the same time, each in a process of its own. A cell that fails does not
+    end the rest (its status says why), one that is stopped does. Raises `LabError` for bad input in a first cell, and
+    for several `jobs` within a launch of several processes, which share each run already.
     """
-    states: dict[tuple[str, int], str] = {}
-    for (method, seed), (folder, config) in cells.items():
-        say(f"--- {method}, seed {config.seed}: run {folder.name}")
-        distill.prepare(folder, config)
-        for (_, other), (source, theirs) in cells.items():
-            if other == seed and source != folder and source.exists():
-                share(source, folder, theirs, config)
+    if jobs > 1 and processes.size() > 1:
+        raise LabError(f"--jobs {jobs}: {processes.size()} processes share each run already: leave --jobs out")
+    seeds = dict.fromkeys(key[-1] for key in cells)
+    chains = [{key: cell for key, cell in cells.items() if key[-1] == seed} for seed in seeds]
+    states: dict[Key, str] = {}
+    if jobs > 1 and len(chains) > 1:
+        return _side_by_side(chains, jobs)
+    for chain in chains:
+        if "stopped" not in states.values():
+            states |= _run_chain(chain)
+    return states
+
+
+def _side_by_side(chains: Sequence[Mapping[Key, tuple[Path, RunConfig]]], jobs: int) -> dict[Key, str]:
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
+    with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
         try:
-            states[method, seed] = distill.run(folder)
-        except LabError:
+            return {key: state for found in pool.map(_run_chain, chains) for key, state in found.items()}
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
             raise
+
+
+def _run_chain(chain: Mapping[Key, tuple[Path, RunConfig]]) -> dict[Key, str]:
+    """Run cells of one seed in order, passing on what the cells before made."""
+    states: dict[Key, str] = {}
+    for key, (folder, config) in chain.items():
+        say(f"--- {config.policy}, seed {config.seed}: run {folder.name}")
+        try:
+            distill.prepare(folder, config)
+            for source, theirs in chain.values():
+                if source != folder and source.exists():
+                    share(source, folder, theirs, config)
+            states[key] = distill.run(folder)
         except Exception as error:
-            states[method, seed] = f"failed: {error}"
+            if isinstance(error, processes.Lost) or (isinstance(error, LabError) and not states):
+                raise
+            states[key] = f"failed: {error}"
             say(f"{folder.name} failed: {error}")
-        if states[method, seed] == "stopped":
+        if states[key] == "stopped":
             break
     return states
 
 
 def share(source: Path, target: Path, theirs: RunConfig, ours: RunConfig) -> None:
-    """Copy what two runs have in common: the teacher's traces and the initial student's wrong ones where they differ in
-    their policy alone, the initial student's evaluation also where they sample more or fewer."""
-    if _alike(theirs, ours, POLICY):
-        for file in ("traces/teacher.jsonl", "traces/student-0.jsonl"):
-            _copy(source, target, file)
+    """Copy what a run would make again byte by byte: the teacher's traces, the first wrong ones, the evaluation before
+    training. Each is copied where all settings that it depends on are the same."""
+    if ours.method != "zero-shot" and _alike(theirs, ours, SHARED["teacher"]):
+        _copy(source, target, "traces/teacher.jsonl")
+        for stage, side in WRONG.items():
+            wanted = ours.method == "orpo" and ours.negatives in (side, "both")
+            if wanted and _alike(theirs, ours, SHARED[stage]):
+                _copy(source, target, f"traces/{stage}.jsonl")
     before = [score for score in runs.records(source, "scores.jsonl", Score) if score.epoch == 0]
-    if _alike(theirs, ours, POLICY | SAMPLING) and before and not runs.done(target, "scores.jsonl"):
+    if before and not runs.done(target, "scores.jsonl") and _alike(theirs, ours, SHARED["answers-0"]):
         _copy(source, target, "answers/epoch-0.jsonl")
         runs.append(target, "scores.jsonl", before, 1)
 
 
 def _copy(source: Path, target: Path, file: str) -> None:
-    if runs.done(source, file) and not runs.done(target, file):
+    if runs.done(source, file) > runs.done(target, file):
         (target / file).parent.mkdir(exist_ok=True)
         shutil.copyfile(source / file, target / file)
         runs.commit(target, file, runs.done(source, file))
+        for event in list(runs.rows(source / "events.jsonl")):
+            if event.get("event") == "sampled" and event["stage"] == Path(file).stem:
+                copied = {**event, "copied_from": event.get("copied_from", source.name)}
+                runs.log_line(target, "events.jsonl", **{key: copied[key] for key in copied if key != "time"})
 
 
-def _alike(first: RunConfig, second: RunConfig, but: set[str]) -> bool:
-    return first.model_dump(exclude=but) == second.model_dump(exclude=but)
+def _alike(first: RunConfig, second: RunConfig, fields: Collection[str]) -> bool:
+    return all(getattr(first, field) == getattr(second, field) for field in fields)
 
 
 def table(cells: Cells) -> list[dict[str, Any]]:
     """Rows of methods: per benchmark and their mean, accuracy averaged over seeds and its sd (None for one seed)."""
     return groups.table({cell: folder for cell, (folder, _) in cells.items()})
+
+
+def summary(name: str, cells: Cells) -> dict[str, Any]:
+    """The group as plain data; see `groups.summary`."""
+    return groups.summary(name, {cell: folder for cell, (folder, _) in cells.items() if folder.exists()})

@@ -3,9 +3,9 @@
     L = L_SFT + lam * L_OR,   L_SFT = -log q(chosen),   L_OR = -log sigmoid(log odds(chosen) - log odds(rejected))
 
 given the prompt, with odds q = q / (1 - q) and there log q = the mean token log-probability (arXiv 2403.07691).
-`orpo_loss` says it on a handful of numbers; `train_step` computes the same, with its gradient, for a whole batch of
-triplets under a token budget. Each chunk of vocabulary logits becomes its gradient as soon as its pairs are complete,
-so the logits of the batch never exist at once and are never computed twice. Metrics carry TRL's names.
+`odds.orpo_loss` says it on a handful of numbers; `train_step` computes the same, with its gradient, for a whole batch
+of triplets under a token budget. Each chunk of vocabulary logits becomes its gradient as soon as its pairs are
+complete, so the logits of the batch never exist at once and are never computed twice. Metrics carry TRL's names.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from labkit.linear import onednn_linears
+from labkit.odds import Contrast, log_odds_ratio, orpo_loss
 from labkit.packing import Example, Row, pack, pad, split
 from labkit.projection import (
     Chunk,
@@ -55,34 +56,6 @@ def encode_response(tokenizer: Any, text: str, prompt: str = "") -> tuple[int, .
     return (*ids, tokenizer.eos_token_id)
 
 
-def log1mexp(x: Tensor) -> Tensor:
-    """log(1 - exp(x)) for log-probabilities x <= 0, with a finite gradient everywhere."""
-    x = x.clamp(max=-1e-6)  # probability 1 has infinite odds, and its gradient is nan
-    return torch.log(-torch.expm1(x))
-
-
-def log_odds_ratio(chosen: Tensor, rejected: Tensor) -> Tensor:
-    """log(odds(chosen) / odds(rejected)) of mean token log-probabilities, elementwise."""
-    return (chosen - log1mexp(chosen)) - (rejected - log1mexp(rejected))
-
-
-def orpo_loss(chosen: Tensor, rejected: Tensor, nll: Tensor, lam: float) -> tuple[Tensor, dict[str, float]]:
-    """Loss and metrics of a batch of pairs: mean token log-probabilities [pairs] and the batch's NLL [].
-
-    With no pairs the loss is the NLL, and so are the metrics.
-    """
-    if not len(chosen):
-        return nll, {"nll_loss": nll.item()}
-    log_odds = log_odds_ratio(chosen, rejected)
-    ratio = F.logsigmoid(log_odds).mean()
-    names = ["nll_loss", "log_odds_ratio", "log_odds_chosen", "logps/chosen", "logps/rejected"]
-    names += ["rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies"]
-    values = [nll, ratio, log_odds.mean(), chosen.mean(), rejected.mean()]
-    values += [lam * chosen.mean(), lam * rejected.mean(), lam * (chosen - rejected).mean()]
-    values.append((chosen > rejected).float().mean())
-    return nll - lam * ratio, dict(zip(names, torch.stack(values).tolist(), strict=True))
-
-
 @dataclass(frozen=True)
 class Totals:
     """What the two means of the loss divide by: the NLL's tokens and the pairs of the whole batch."""
@@ -101,7 +74,8 @@ def totals(examples: list[Example], nll_span: Span) -> Totals:
 def _chunk_loss(logps: Tensor, chunk: Chunk, whole: Totals, lam: float) -> tuple[Tensor, Tensor, Tensor]:
     """The chunk's share of the batch's loss, its mean log-probabilities [S], and its share of the NLL."""
     lengths = torch.tensor(chunk.lengths, device=logps.device)
-    means = torch.zeros(len(chunk.lengths), device=logps.device).index_add(0, chunk.sequence, logps) / lengths
+    counted = logps if chunk.contrasted is None else logps * chunk.contrasted
+    means = torch.zeros(len(chunk.lengths), device=logps.device).index_add(0, chunk.sequence, counted) / lengths
     nll = -(logps * chunk.weights).sum() / whole.tokens
     if not chunk.chosen or not lam:
         return nll, means, nll
@@ -196,9 +170,9 @@ def token_logps(
     return [[(next(flat), None if r is None else next(flat)) for r in example.rejected] for example in examples]
 
 
-def _packed_loss(model: nn.Module, row: Row, with_prompt: bool, loss_of: Callable[[Tensor, Chunk], Tensor]) -> Tensor:
+def _packed_loss(model: nn.Module, row: Row, loss_of: Callable[[Tensor, Chunk], Tensor], *parts: bool) -> Tensor:
     """Loss of a packed row, its gradients for the output layer already made."""
-    chunks = chunks_of(row, with_prompt, chunk_limit(model))
+    chunks = chunks_of(row, parts[0], chunk_limit(model), parts[1])
 
     def work(hidden: Tensor, project: Callable[[Tensor], Tensor]) -> Tensor:
         # within the forward pass: only there FSDP has put them together
@@ -208,10 +182,10 @@ def _packed_loss(model: nn.Module, row: Row, with_prompt: bool, loss_of: Callabl
     return run_packed(model, row, work)[0]
 
 
-def _padded_loss(model: nn.Module, row: Row, with_prompt: bool, loss_of: Callable[[Tensor, Chunk], Tensor]) -> Tensor:
+def _padded_loss(model: nn.Module, row: Row, loss_of: Callable[[Tensor, Chunk], Tensor], *parts: bool) -> Tensor:
     """Loss of a padded batch by the model's own logits and autograd."""
     logits = _padded_logits(model, row)
-    (chunk,) = chunks_of(row, with_prompt, logits.numel())
+    (chunk,) = chunks_of(row, parts[0], logits.numel(), parts[1])
     return loss_of(logits.index_select(0, chunk.rows), chunk)
 
 
@@ -221,6 +195,7 @@ def train_step(
     *,
     lam: float,
     nll_span: Span = "response",
+    contrast: Contrast = "all",
     max_tokens: int = 4096,
     backward: Callable[[Tensor], Any] = Tensor.backward,
     whole: Totals | None = None,
@@ -233,6 +208,7 @@ def train_step(
 
     `examples` is cut into micro-batches of at most `max_tokens` tokens (split between pairs), which changes memory and
     speed but not the gradient. `backward` is `accelerator.backward` in a training loop. Dropout is switched off.
+    With `contrast="differing"` odds are of the tokens that a pair's sides do not share; the NLL keeps all of them.
 
     With several processes, each passes its own examples (perhaps none), the `totals` of all of them as `whole`, and
     their number; `together` returns every process's value of something. All then make as many forward passes as the
@@ -254,17 +230,17 @@ def train_step(
     batches = split(examples, max_tokens, packed)
     own, counted = len(batches), 0
     batches += [[idle]] * (max(together(own)) - own)
-    loss_by = _packed_loss if packed else _padded_loss
+    loss_by, parts = _packed_loss if packed else _padded_loss, (nll_span == "prompt+response", contrast == "differing")
     with _ready(inner, packed, training=True):
         for number, batch in enumerate(batches, 1):
             row = (pack if packed else pad)(batch, inner.device)
             alone = getattr(model, "no_sync", nullcontext) if number < len(batches) else nullcontext
             weight = processes if number <= own else 0
             with alone():  # processes exchange gradients once per step, however many micro-batches each has
-                backward(loss_by(model, row, nll_span == "prompt+response", loss_of) * weight)
+                backward(loss_by(model, row, loss_of, *parts) * weight)
             counted = len(nlls) if weight else counted
-    parts = [torch.cat([torch.zeros(0), *(t.cpu() for t in part[:counted])]) for part in (chosen, rejected)]
-    shares = together((*parts, sum(nll.item() for nll in nlls[:counted])))
+    means = [torch.cat([torch.zeros(0), *(t.cpu() for t in part[:counted])]) for part in (chosen, rejected)]
+    shares = together((*means, sum(nll.item() for nll in nlls[:counted])))
     good, bad, nll = zip(*shares, strict=True)
     loss, metrics = orpo_loss(torch.cat(good), torch.cat(bad), torch.tensor(sum(nll)), lam)
     return {"loss": loss.item(), **metrics}

@@ -4,23 +4,22 @@
     found = planning.plan(planning.cells("paper-tinyllama", {}, seeds=3), rates)
 
 Of each stage: draws = questions x min(wanted / acceptance, max_draws), hours = tokens / speed. Cells of the same seed
-share the teacher's traces, the initial student's wrong ones and its answers, as `labkit methods` does.
+share the teacher's traces, the first wrong ones and the initial student's answers, as `labkit methods` does.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from labkit import benchmarks, config
+from labkit import benchmarks, config, method_rows, triplets
 from labkit.config import RunConfig
 from labkit.records import LabError
-from labkit.variants import METHODS, POLICY, SAMPLING
 
 SIZES = {  # rows of the hub's train and test split; StrategyQA: the fixed cut of its public rows
     "medqa_usmle_4opt": (10178, 1273),
@@ -86,14 +85,19 @@ def read_rates(path: Path) -> dict[str, Any]:
     return values
 
 
-def cells(recipe: str, changes: dict[str, Any], seeds: int = 1, single: bool = False) -> list[Cell]:
-    """The runs that `labkit methods` would make of a recipe: its variants or the six methods; or its one run."""
+def cells(
+    recipe: str, changes: dict[str, Any], seeds: int = 1, single: bool = False, names: Sequence[str] = ()
+) -> list[Cell]:
+    """The runs that `labkit methods` would make of a recipe (`names`: its --methods), or with `single` its one run.
+
+    Raises `LabError` for a name there is not.
+    """
     base = config.recipe(recipe, changes)
-    variants = {base.policy: {}} if single else config.variants(recipe) or METHODS
+    rows = {base.policy: {}} if single else method_rows.chosen(base, names, config.variants(recipe))
     return [
         (name, seed, config.configure({**base.model_dump(), **what, "seed": base.seed + seed}))
         for seed in range(seeds)
-        for name, what in variants.items()
+        for name, what in rows.items()
     ]
 
 
@@ -131,8 +135,8 @@ def _sums(rows: Iterable[tuple[str, Work]]) -> dict[str, dict[str, float]]:
 
 def _shared(stage: str, settings: RunConfig) -> str | None:
     """What decides a stage that cells may share; None for a stage that each has for itself."""
-    but = {"teacher": POLICY, "student-0": POLICY, "answers-0": POLICY | SAMPLING}.get(stage)
-    return json.dumps(settings.model_dump(mode="json", exclude=but)) if but else None
+    fields = method_rows.SHARED.get(stage)
+    return json.dumps(settings.model_dump(mode="json", include=fields)) if fields else None
 
 
 def size(benchmark: str, settings: RunConfig) -> tuple[int, int]:
@@ -155,9 +159,11 @@ def _works(settings: RunConfig, given: Rates) -> Iterator[Work]:
         teacher = _sample("teacher", benchmark, train, settings.k, "teacher", settings, of)
         yield teacher
         yield from _negatives(teacher, settings, of)
-        chosen = min(teacher.kept, train) if settings.method == "single-cot" else teacher.kept
-        sides = settings.epochs * chosen * (2 if settings.method == "orpo" else 1)
-        tokens = settings.epochs * chosen * (of["teacher_tokens"] + (settings.method == "orpo") * of["student_tokens"])
+        once = settings.method == "single-cot" and not settings.repeat_single
+        chosen = min(teacher.kept, train) if once else teacher.kept
+        contrasted = settings.epochs - settings.sft_epochs if settings.method == "orpo" else 0  # epochs
+        sides = chosen * (settings.epochs + contrasted)
+        tokens = chosen * (settings.epochs * of["teacher_tokens"] + contrasted * of["student_tokens"])
         hours = sides / of["training_speed"] / 3600
         yield Work("training", benchmark, train, 0, 0, tokens, hours)
         later = len({*range(settings.evaluate_every, settings.epochs + 1, settings.evaluate_every), settings.epochs})
@@ -165,21 +171,23 @@ def _works(settings: RunConfig, given: Rates) -> Iterator[Work]:
 
 
 def _negatives(teacher: Work, settings: RunConfig, of: dict[str, float]) -> Iterator[Work]:
-    """Wrong traces: as many as chosen ones at first, and phi of it in each later epoch."""
+    """Wrong traces: as many as chosen ones at first, and in each later epoch those that its coins ask of the newest."""
     if settings.method != "orpo":
         return
     name, train, wanted = teacher.benchmark, teacher.questions, teacher.kept / teacher.questions
-    if settings.negatives == "teacher":
+    if settings.negatives != "student":
         yield _sample("teacher-wrong", name, train, wanted, "teacher", settings, of, 1 - of["teacher_acceptance"])
-        return
-    yield _sample("student-0", name, train, wanted, "student", settings, of)
-    if settings.phi:
-        fresh = _sample("student-fresh", name, train, wanted * settings.phi, "student", settings, of)
-        yield Work(fresh.stage, name, train, *[n * (settings.epochs - 1) for n in _numbers(fresh)])
+    if settings.negatives != "teacher":
+        yield _sample("student-0", name, train, wanted, "student", settings, of)
+        for share in filter(None, _fresh(settings)):
+            yield _sample("student-fresh", name, train, wanted * share, "student", settings, of)
 
 
-def _numbers(work: Work) -> tuple[float, float, float, float]:
-    return work.draws, work.kept, work.tokens, work.gpu_hours
+def _fresh(settings: RunConfig) -> Iterator[float]:
+    """The expected share of an epoch's negatives that the newest student is asked for, for each epoch that asks it."""
+    for epoch in range(max(2, settings.sft_epochs + 1), settings.epochs + 1):
+        newest = 1 / sum(settings.past_weight**age for age in range(epoch - 1))  # see triplets.sources
+        yield newest * triplets.phi_at(settings.phi, settings.phi_schedule, epoch, settings.epochs)
 
 
 def _sample(

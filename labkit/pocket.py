@@ -130,6 +130,14 @@ def flawed(problem: Problem) -> list[str]:
     ]
 
 
+def mistaken(problem: Problem) -> frozenset[str]:
+    """The answers that the benchmark's misconception leads to; none for yes and no, where any wrong answer is one.
+
+    Raises `LabError` for a problem that is not of a pocket benchmark.
+    """
+    return frozenset(answer for _, answer in _case(problem).misconceptions if problem.kind != "boolean")
+
+
 def path(name: str) -> Path:
     """The folder of a pocket model's weights; raises `LabError` for an unknown name."""
     if name not in MODELS:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from labkit.odds import differing
 from labkit.packing import Row, Sequence
 
 LOGITS_AT_ONCE = 2**25  # vocabulary scores of one chunk: 128 MiB in fp32
@@ -28,31 +29,43 @@ class Chunk:
     rows: Tensor  # [n] of the flattened hidden states
     targets: Tensor  # [n]
     sequence: Tensor  # [n] which sequence a token belongs to
-    lengths: list[int]  # S
+    lengths: list[float]  # S: the tokens of each sequence that its mean is taken over
     weights: Tensor  # [n] how often the token counts in the NLL
     chosen: list[int]  # sequences of the pairs that have a rejected one,
     rejected: list[int]  # in the same order
+    contrasted: Tensor | None = None  # [n] 1 for tokens that count in a sequence's mean; None: all of them
 
 
-def _chunk(units: list[list[tuple[Sequence, int]]], device: torch.device) -> Chunk:
+def _chunk(units: list[list[tuple[Sequence, int]]], device: torch.device, own_tokens: bool) -> Chunk:
     """Of units [(chosen, weight), (rejected, 0)], [(chosen, weight)] and [(prompt, weight)]."""
     parts = [part for unit in units for part in unit]
     firsts = [sum(len(u) for u in units[:i]) for i, unit in enumerate(units) if len(unit) == 2]
     lengths = [len(sequence.targets) for sequence, _ in parts]
     counts = torch.tensor(lengths, device=device)
+    masks = [mask for unit in units for mask in _masks(unit)] if own_tokens else []
     return Chunk(
         torch.tensor([row for sequence, _ in parts for row in sequence.rows], device=device),
         torch.tensor([token for sequence, _ in parts for token in sequence.targets], device=device),
         torch.repeat_interleave(torch.arange(len(parts), device=device), counts),
-        lengths,
+        [sum(mask) for mask in masks] or lengths,
         torch.repeat_interleave(torch.tensor([float(weight) for _, weight in parts], device=device), counts),
         firsts,
         [first + 1 for first in firsts],
+        torch.tensor([kept for mask in masks for kept in mask], device=device) if masks else None,
     )
 
 
-def chunks_of(row: Row, with_prompt: bool, limit: int) -> list[Chunk]:
-    """Cut a row's predicted tokens into chunks of at most `limit` tokens, never inside a pair."""
+def _masks(unit: list[tuple[Sequence, int]]) -> tuple[list[float], ...]:
+    """Which tokens of a unit's sequences count in their means: of a pair, those that its sides do not share."""
+    targets = [sequence.targets for sequence, _ in unit]
+    return differing(*targets) if len(targets) == 2 else tuple([1.0] * len(one) for one in targets)
+
+
+def chunks_of(row: Row, with_prompt: bool, limit: int, own_tokens: bool = False) -> list[Chunk]:
+    """Cut a row's predicted tokens into chunks of at most `limit` tokens, never inside a pair.
+
+    With `own_tokens` the means of a pair's sequences leave out the tokens that both sides share.
+    """
     units: list[list[tuple[Sequence, int]]] = []
     for prompt, pairs in zip(row.prompts, row.pairs, strict=True):
         if with_prompt and prompt.targets:
@@ -62,11 +75,11 @@ def chunks_of(row: Row, with_prompt: bool, limit: int) -> list[Chunk]:
     for unit in units:
         tokens = sum(len(sequence.targets) for sequence, _ in unit)
         if held and size + tokens > limit:
-            chunks.append(_chunk(held, row.ids.device))
+            chunks.append(_chunk(held, row.ids.device, own_tokens))
             held, size = [], 0
         held.append(unit)
         size += tokens
-    return [*chunks, _chunk(held, row.ids.device)]
+    return [*chunks, _chunk(held, row.ids.device, own_tokens)]
 
 
 class TokenLogps(torch.autograd.Function):

@@ -29,6 +29,17 @@ TABLE: dict[str, dict[str, tuple[float, ...]]] = {
 }
 
 
+def of_student(student: str) -> dict[str, dict[str, float]] | None:
+    """The paper's rows for a student's spec: method -> benchmark (and mean) -> fraction; None for other students."""
+    family = next((name for name in TABLE if name in student.lower()), None)
+    if family is None:
+        return None
+    return {
+        method: {**{b: v / 100 for b, v in zip(BENCHMARKS, values, strict=True)}, "mean": sum(values) / 500}
+        for method, values in TABLE[family].items()
+    }
+
+
 def accuracy(student: str, method: str, benchmark: str) -> float | None:
     """The paper's accuracy as a fraction, for a student's spec, a `RunConfig.policy` and a benchmark; else None."""
     family = next((name for name in TABLE if name in student.lower()), None)

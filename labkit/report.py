@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from labkit import compare, groups, report_group, report_tables, runs
+from labkit import compare, groups, report_group, report_tables, report_why, runs
 from labkit.compare import Comparison, points
 from labkit.config import RunConfig
 from labkit.figures import percent
@@ -80,7 +80,7 @@ def of_run(folder: Path) -> str:
         ("Before and after", report_tables.comparison(rows, "before", "after") + changed if rows else ""),
         ("Traces", traces(run)),
         ("Pairs", pairs(run)),
-        ("Training", training(run)),
+        ("Training", training(run) + report_why.of_run(folder)),
         ("Settings", settings(run)),
         ("How to read this", TERMS),
     ]
@@ -195,11 +195,15 @@ def of_group(name: str, cells: report_group.Cells) -> str:
     lines = {method: read(folder).scores for (method, seed), folder in cells.items() if seed == least}
     example = next((folder for (method, _), folder in reversed(cells.items()) if (folder / "triplets").is_dir()), None)
     configs = {method: read(folder).config for (method, _), folder in reversed(cells.items())}
+    swept = report_group.sweeps(cells)
+    finding = ("Settings varied one at a time.", "See the curves below.") if swept else report_group.shown(found)
     sections = [
-        ("In short", callout(*report_group.shown(found), "open") + f"<p>{report_group.seeds_said(rows)}</p>"),
+        ("In short", callout(*finding, "open") + f"<p>{report_group.seeds_said(rows)}</p>"),
         ("Methods", report_group.methods(cells, rows, said) + report_group.paper(first.config, rows)),
-        ("Claims", report_group.claims(found)),
+        ("Claims", report_group.claims(found) if found or not swept else ""),
+        ("One setting at a time", swept),
         ("Answers", report_group.endings(said)),
+        ("Why", report_why.of_group(cells, said, first.problems)),
         ("Epochs", curves(lines, whiskers=False, more=f" Seed {least} alone, without intervals.")),
         ("Pairs", pairs(read(example)) if example else ""),
         ("Settings", differing(dict(reversed(configs.items()))) + report_group.members(cells) + made_with([first])),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from labkit import groups, published, runs
+from labkit import sweeps as sweeping
 from labkit.compare import points
 from labkit.config import RunConfig
 from labkit.figures import percent
@@ -15,6 +16,7 @@ from labkit.markup import outcome, p_value, table, text
 from labkit.method_figures import method_dots
 from labkit.records import OUTCOMES
 from labkit.report_page import chart, fold, note
+from labkit.sweep_figures import sweep_curves, worded
 
 Cells = Mapping[tuple[str, int], Path]
 
@@ -36,9 +38,15 @@ def seeds_said(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def methods(cells: Cells, rows: Sequence[Mapping[str, Any]], said: Said) -> str:
     """The table of methods, best ones marked only beyond doubt, and every seed as a dot."""
-    columns = [key for key in rows[0] if key not in {"method", "seeds"} and not key.endswith("_sd")]
+    columns, counted = groups.columns(rows), groups.tokens(cells)
     best = groups.best(rows, said)
-    body = [[text(row["method"]), *(_cell(row, column, best) for column in columns), str(row["seeds"])] for row in rows]
+    body = [
+        [
+            text(row["method"]), *(_cell(row, column, best) for column in columns), str(row["seeds"]),
+            f"{counted.get(row['method'], 0) / 1e6:.3f}",
+        ]
+        for row in rows
+    ]  # fmt: skip
     finals: dict[str, list[dict[str, float]]] = {}
     for (method, _), folder in cells.items():
         if last := {score.benchmark: score.accuracy for score in groups.finals(folder)}:
@@ -49,8 +57,11 @@ def methods(cells: Cells, rows: Sequence[Mapping[str, Any]], said: Said) -> str:
         else "No method is marked as best: in no column does the paired interval to the second best leave zero out."
     )
     return (
-        table(["method", *(text(column) for column in columns), "seeds"], body)
-        + note(f"Accuracy of the last epoch in %. {seeds_said(rows)} {marked}")
+        table(["method", *(text(column) for column in columns), "seeds", "Mtokens"], body)
+        + note(
+            f"Accuracy of the last epoch in %. {seeds_said(rows)} {marked} Mtokens: millions of training tokens of a "
+            "run, chosen and rejected, each prompt of a step once."
+        )
         + chart(method_dots(finals), "Each dot is a seed, the larger sign their mean.")
     )
 
@@ -70,30 +81,54 @@ FINDINGS = {
 }
 
 
+def sweeps(cells: Cells) -> str:
+    """The curves of an ablation, and their numbers; empty for a group without one."""
+    found = sweeping.points(cells)
+    if not found:
+        return ""
+    head = ["setting", "value", "mean accuracy", "95 %", "to the recipe", "95 % (paired)", "p (t over seeds)", "seeds"]
+    rows = [
+        [
+            text(field), text(worded(point)) + (" <small>(recipe)</small>" if point.base else ""),
+            percent(point.mean), f"{100 * point.low:.1f} … {100 * point.high:.1f}", points(point.difference),
+            f"{points(point.difference_low)} … {points(point.difference_high)}",
+            "" if point.p is None else p_value(point.p), str(len(point.by_seed)),
+        ]
+        for field, line in found.items()
+        for point in line
+    ]  # fmt: skip
+    told = (
+        "One setting varied at a time around the recipe (open sign). Line: mean over seeds and benchmarks, whiskers: "
+        "95 % over questions; small dots: seeds. p is of each value by itself, not corrected for their number."
+    )
+    return chart(sweep_curves(found), told) + table(head, rows)
+
+
 def claims(found: Sequence[Contrast]) -> str:
     """What the paper says, and what these runs show about it."""
     if not found:
-        return note("None of the paper's comparisons can be made yet: fewer than two of its methods are finished.")
-    one_seed = all(one.p is not None for one in found)
-    middle = ["p (exact McNemar)", "p (Holm)"] if one_seed else ["seed by seed"]
-    head = ["the paper's claim", "difference", "95 % (paired)", *middle, "questions", "here"]
-    tests = (
-        "p: exact McNemar test over all questions; Holm adjusts it over this table."
+        return note("None of the comparisons can be made yet: fewer than two of the methods are finished.")
+    one_seed, tested = all(one.seeds == 1 for one in found), all(one.p is not None for one in found)
+    middle = [] if one_seed else ["seed by seed"]
+    middle += [f"p ({'exact McNemar' if one_seed else 't over seeds'})", "p (Holm)"] if tested else []
+    head = ["claim", "difference", "95 % (paired)", *middle, "questions", "here"]
+    tests = "Holm adjusts p over this table. " if tested else ""
+    tests += (
+        "p: exact McNemar test over all questions."
         if one_seed
         else "The interval covers the choice of questions, not the draw of seeds: something is called shown only "
         "where, besides, every seed points the same way."
     )
-    return table(head, [_claim(one, one_seed) for one in found], "claims") + note(
+    return table(head, [_claim(one, one_seed, tested) for one in found], "claims") + note(
         "Differences of mean accuracy over benchmarks, in points; questions are resampled in pairs within benchmarks, "
         f"seeds averaged first. {tests} Each interval stands for itself: of {len(found)} at 95 %, at least one leaves "
         f"zero out by luck with a probability of up to {min(1, 0.05 * len(found)):.0%}."
     )
 
 
-def _claim(one: Contrast, one_seed: bool) -> list[str]:
-    middle = [", ".join(points(value) for value in one.by_seed)]
-    if one_seed:
-        middle = [p_value(one.p or 0.0), p_value(one.p_holm or 0.0)]
+def _claim(one: Contrast, one_seed: bool, tested: bool) -> list[str]:
+    middle = [] if one_seed else [", ".join(points(value) for value in one.by_seed)]
+    middle += [p_value(one.p or 0.0), p_value(one.p_holm or 0.0)] if tested else []
     return [
         f"{text(one.claim)}<br><small>{text(one.better)} − {text(one.than)}</small>", points(one.difference),
         f"{points(one.low)} … {points(one.high)}", *middle, f"{one.questions:,}", FINDINGS[groups.finding(one)],
@@ -103,13 +138,11 @@ def _claim(one: Contrast, one_seed: bool) -> list[str]:
 def shown(found: Sequence[Contrast]) -> tuple[str, str]:
     """The group in a sentence: which claims hold here, as (finding, rest)."""
     if not found:
-        return "Nothing to compare yet.", "Fewer than two of the paper's methods are finished."
+        return "Nothing to compare yet.", "Fewer than two of the methods are finished."
     held, against, open_ = ([one for one in found if groups.finding(one) == kind] for kind in FINDINGS)
-    finding = (
-        f"{len(held) or 'None'} of the paper's {len(found)} comparisons {'is' if len(held) < 2 else 'are'} shown here."
-    )
+    finding = f"{len(held) or 'None'} of {len(found)} comparisons {'is' if len(held) < 2 else 'are'} shown here."
     if len(found) == 1:
-        finding = f"The one comparison of the paper that can be made is {'shown' if held else 'not shown'} here."
+        finding = f"The one comparison that can be made is {'shown' if held else 'not shown'} here."
     rest = [f"{one.claim} ({points(one.difference)} points)" for one in held]
     rest += [f"the opposite is shown of: {one.claim} ({points(one.difference)} points)" for one in against]
     if open_:

@@ -173,7 +173,15 @@ def tally(traces: Sequence[Trace], wanted: dict[str, int]) -> dict[str, object]:
             for name in ("correct", "wrong", "unparsed", "truncated")
         },
         "tokens": sum(trace.tokens for trace in traces),
+        "nats_per_token": _surprise(traces),
         "short": len(short),
         "empty": sum(not kept.get(problem) for problem in short),
         "short_problems": short[:20],
     }
+
+
+def _surprise(traces: Sequence[Trace]) -> float | None:
+    """Mean -log-probability per token, in nats, of what was said: an estimate of the speaker's entropy per token where
+    it sampled at temperature 1. None without log-probabilities."""
+    told = [(trace.tokens, trace.logprob) for trace in traces if trace.logprob is not None]
+    return round(-sum(n * logp for n, logp in told) / max(sum(n for n, _ in told), 1), 4) if told else None

@@ -1,9 +1,10 @@
-"""Error bars and paired tests: Wilson, exact McNemar, paired bootstrap, Holm."""
+"""Error bars, paired tests and power: Wilson, McNemar, paired bootstrap, Student's t over seeds, Holm, sample sizes."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from statistics import NormalDist
 
 import numpy as np
 
@@ -48,6 +49,16 @@ def paired_bootstrap(
     return float(np.mean(means)), float(low), float(high)
 
 
+def macro_average(
+    right: np.ndarray, strata: Sequence[str], draws: int = 10_000, seed: int = 0
+) -> tuple[float, float, float]:
+    """Mean over benchmarks of the accuracy in each, with its 95 % stratified bootstrap interval, as fractions.
+
+    `right`: scores of the questions, (Q,) or (S, Q) for several seeds; `strata`: the benchmark of each question.
+    """
+    return paired_bootstrap(np.zeros_like(right, float), right, strata, draws, seed)
+
+
 def _resampled_means(values: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:
     """Means of `draws` bootstrap samples: counts of the few distinct values are multinomial; no indices are drawn."""
     distinct, counts = np.unique(values, return_counts=True)
@@ -62,3 +73,67 @@ def holm(p_values: Sequence[float]) -> list[float]:
         highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[i]))
         adjusted[i] = highest
     return adjusted
+
+
+def t_test(changes: Sequence[float]) -> tuple[float, float]:
+    """Student's paired t over seeds: (t, two-sided p) of the mean of one difference per seed, against zero.
+
+    Unlike the bootstrap over questions it covers the draw of seeds. Fewer than two seeds say nothing: (0, 1).
+    """
+    values = np.asarray(changes, float)
+    spread = float(values.std(ddof=1)) if len(values) > 1 else 0.0
+    if not spread:
+        sure = len(values) > 1 and bool(values.mean())  # every seed gave the same difference
+        return (math.copysign(math.inf, values.mean()), 0.0) if sure else (0.0, 1.0)
+    t = float(values.mean()) / (spread / math.sqrt(len(values)))
+    return t, _t_tails(t, len(values) - 1)
+
+
+def _t_tails(t: float, df: int) -> float:
+    """P(|T| >= |t|) for integer degrees of freedom, by the finite series (Abramowitz and Stegun 26.7.3 and 26.7.4)."""
+    angle = math.atan(abs(t) / math.sqrt(df))
+    sine, cosine = math.sin(angle), math.cos(angle)
+    first = cosine if df % 2 else 1.0  # cos, cos^3, ... for odd df; 1, cos^2, ... for even df
+    term, total = first, first if df > 1 else 0.0
+    for i in range(3 if df % 2 else 2, df - 1, 2):
+        term *= cosine**2 * (i - 1) / i
+        total += term
+    inside = 2 / math.pi * (angle + sine * total) if df % 2 else sine * total
+    return min(1.0, max(0.0, 1 - inside))
+
+
+def questions_needed(difference: float, discordant: float, power: float = 0.8, alpha: float = 0.05) -> int:
+    """Questions for McNemar's test to find a difference of accuracy of that size (Connor 1987), one seed each.
+
+    `difference`: fraction, above 0; `discordant`: share of questions that just one of the two gets right, at least
+    `difference`. Two-sided level `alpha`.
+    """
+    normal = NormalDist()
+    a, b = normal.inv_cdf(1 - alpha / 2), normal.inv_cdf(power)
+    root = a * math.sqrt(discordant) + b * math.sqrt(max(discordant - difference**2, 0.0))
+    return math.ceil((root / difference) ** 2)
+
+
+def seeds_needed(difference: float, spread: float, power: float = 0.8, alpha: float = 0.05) -> int:
+    """Seeds for the paired t over seeds to find a mean difference of that size; at least 2.
+
+    `spread`: standard deviation over seeds of the difference between two methods. Normal approximation with Guenther's
+    (1981) correction for t, which is exact to about one seed.
+    """
+    normal = NormalDist()
+    a, b = normal.inv_cdf(1 - alpha / 2), normal.inv_cdf(power)
+    return max(2, math.ceil(((a + b) * spread / difference) ** 2 + a * a / 2))
+
+
+def detectable(
+    questions: int, seeds: int, discordant: float, spread: float = 0.0, power: float = 0.8, alpha: float = 0.05
+) -> float:
+    """The smallest difference of accuracy, as a fraction, that so many questions and seeds find with this power.
+
+    The variance of the difference has two parts: that of the questions, at most `discordant` / `questions` (several
+    seeds on the same questions lower it only as far as they disagree, so it is counted in full), and that of training,
+    `spread` squared / `seeds`. Normal approximation.
+    """
+    normal = NormalDist()
+    variance = discordant / questions + spread**2 / seeds
+    return (normal.inv_cdf(1 - alpha / 2) + normal.inv_cdf(power)) * math.sqrt(variance)

@@ -125,6 +125,14 @@ def _examples(line: Sequence[tuple[str, Pair]]) -> list[Example]:
     ]
 
 
+def tokens(examples: Sequence[Example]) -> int:
+    """Training tokens of a step, the unit of compute here: each prompt once, and every response, chosen or rejected."""
+    return sum(
+        len(example.prompt) + sum(len(side) for side in (*example.chosen, *example.rejected) if side)
+        for example in examples
+    )
+
+
 def rate(progress: float, config: RunConfig) -> float:
     """Learning rate at a share of the whole run (0 to 1): linear warm-up, then a cosine down to 0."""
     if progress < config.warmup:
@@ -137,25 +145,30 @@ def train_epoch(state: State, steps: Sequence[Sequence[Example]], config: RunCon
 
     Raises `FloatingPointError` for a loss or gradient that is not finite, before it reaches the weights.
     """
+    lam = config.lam_at(state.epoch + 1)
     while state.epoch_step < len(steps):
         began = time.perf_counter()
         examples = list(steps[state.epoch_step])
         speed = rate((state.epoch + (state.epoch_step + 1) / len(steps)) / config.epochs, config)
-        processes.order("step", examples, speed)
-        metrics = take_step(state, examples, speed, config)
+        processes.order("step", examples, speed, lam)
+        metrics = take_step(state, examples, speed, lam, config)
         state.step, state.epoch_step = state.step + 1, state.epoch_step + 1
         yield {
             "step": state.step,
             "epoch": round(state.epoch + state.epoch_step / len(steps), 4),
             **metrics,
             "learning_rate": speed,
+            "tokens": tokens(examples),
             "seconds": round(time.perf_counter() - began, 4),
         }
     state.epoch, state.epoch_step = state.epoch + 1, 0
 
 
-def take_step(state: State, examples: list[Example], speed: float, config: RunConfig) -> dict[str, float]:
-    """One optimiser step at learning rate `speed` on `examples`, of which each process takes its share."""
+def take_step(state: State, examples: list[Example], speed: float, lam: float, config: RunConfig) -> dict[str, float]:
+    """One optimiser step at learning rate `speed` and this epoch's `lam` on `examples`; each process takes its share.
+
+    Both are told, not looked up: a follower does not know the epoch.
+    """
     parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
     for group in state.optimizer.param_groups:
         group["lr"] = speed
@@ -165,8 +178,9 @@ def take_step(state: State, examples: list[Example], speed: float, config: RunCo
     metrics = train_step(
         state.model,
         deal(examples, n)[processes.rank()] if n > 1 else examples,
-        lam=config.lam if config.method == "orpo" else 0.0,
+        lam=lam,
         nll_span=config.nll_span,
+        contrast=config.contrast,
         max_tokens=config.max_tokens,
         backward=state.accelerator.backward,
         whole=totals(examples, config.nll_span),

@@ -301,7 +301,7 @@ def test_a_runs_folder_that_cannot_be_written_is_said(labkit, tmp_path):
 def test_help_of_every_command_shows_what_it_is_for(labkit):
     code, out, _ = labkit("--help")
     assert code == 0
-    names = "distill methods list show compare stop settings doctor convert-internlm2 pocket-build"
+    names = "distill methods ablate list show compare stop settings doctor convert-internlm2 pocket-build"
     for command in names.split():
         assert command in out
         code, text, _ = labkit(command, "--help")

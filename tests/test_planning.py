@@ -8,6 +8,7 @@ import pytest
 
 from labkit import pilot, planning, runs
 from labkit.config import recipe
+from labkit.method_rows import MATCHED, METHODS
 from labkit.records import LabError
 
 FLAT = {
@@ -16,8 +17,8 @@ FLAT = {
 }  # fmt: skip
 
 
-def _plan(changes, single=True, seeds=1, given=FLAT, name="paper-tinyllama"):
-    return planning.plan(planning.cells(name, changes, seeds, single), planning.rates(given, "here"))
+def _plan(changes, single=True, seeds=1, given=FLAT, name="paper-tinyllama", names=()):
+    return planning.plan(planning.cells(name, changes, seeds, single, names), planning.rates(given, "here"))
 
 
 def test_the_numbers_of_one_run_are_those_worked_out_by_hand():
@@ -41,12 +42,38 @@ def test_draws_end_at_the_budget_and_then_fewer_traces_are_kept():
 
 def test_the_table_shares_what_its_runs_share():
     settings = {"benchmarks": "gsm8k", "problems": 10, "test_problems": 6}
-    one, table = _plan(settings), _plan(settings, single=False)
-    assert set(table["cells"]) == {"zero-shot", "single-cot", "diverse-cot", "orpo-off", "orpo-on", "orpo-mixed"}
+    one, table = _plan(settings), _plan(settings, single=False, names=METHODS)
+    assert set(table["cells"]) == set(METHODS)
     for stage in ("teacher", "student-0", "answers-0"):
         assert table["stages"][stage] == one["stages"][stage]  # once for all six methods
     assert table["stages"]["answers"]["draws"] == 5 * one["stages"]["answers"]["draws"]  # zero-shot answers once
-    assert _plan(settings, single=False, seeds=3)["total"]["draws"] == 3 * table["total"]["draws"]
+    assert _plan(settings, single=False, seeds=3, names=METHODS)["total"]["draws"] == 3 * table["total"]["draws"]
+
+
+def test_without_names_it_is_the_table_that_labkit_methods_makes():
+    found = _plan({"benchmarks": "gsm8k", "problems": 10, "epochs": 3}, single=False)["cells"]
+    assert set(found) == {*METHODS, *MATCHED}
+    assert found["single-cot-steps"]["tokens"] == found["diverse-cot"]["tokens"] > found["single-cot"]["tokens"]
+    with pytest.raises(LabError, match="--methods: no method is called 'orpo-of'"):
+        _plan({}, single=False, names=["orpo-of"])
+
+
+def test_settings_beyond_the_paper_change_what_is_sampled_and_trained():
+    """10 questions, 4 chosen traces of each; wrong ones are a quarter of the student's draws, half of the teacher's."""
+
+    def stages(**changes):
+        settings = {"benchmarks": "gsm8k", "problems": 10, "test_problems": 6, "k": 4, "epochs": 3, "phi": 1.0}
+        return _plan({**settings, **changes})["stages"]
+
+    plain, later = stages(), stages(sft_epochs=1)
+    assert plain["student-fresh"] == later["student-fresh"]  # the first epoch asks for none in any case
+    assert stages(sft_epochs=2)["student-fresh"]["draws"] == 160
+    assert later["training"]["tokens"] == 40 * (3 * 100 + 2 * 200)  # three epochs of chosen sides, two of rejected
+    assert stages(phi_schedule="linear")["student-fresh"]["draws"] == 160 * (0.5 + 1)
+    assert stages(past_weight=1.0)["student-fresh"]["draws"] == 160 * (1 + 0.5)  # half of the last from the one before
+    both = stages(negatives="both")
+    assert both["student-0"]["draws"] == 160 and both["teacher-wrong"]["draws"] == 80
+    assert both["student-fresh"] == plain["student-fresh"] and "student-fresh" not in stages(negatives="teacher")
 
 
 def test_ablations_share_no_traces_between_different_k():

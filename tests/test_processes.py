@@ -22,7 +22,7 @@ from labkit.records import Answer, Trace
 
 SETTINGS = {
     "benchmarks": "pocket_arc,pocket_gsm8k", "problems": 3, "test_problems": 3, "chunk": 3, "checkpoint_steps": 2,
-    "k": 3, "epochs": 2, "batch": 5,
+    "k": 3, "epochs": 2, "batch": 5, "sft_epochs": 1, "contrast": "differing",  # lambda changes between the epochs
 }  # fmt: skip
 LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines",
           "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]  # fmt: skip

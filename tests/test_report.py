@@ -119,7 +119,7 @@ def test_a_group_is_tested_claim_by_claim_and_only_what_is_shown_is_called_so(gr
     assert claim.difference == pytest.approx(-0.1) and claim.by_seed == pytest.approx((-0.1, -0.1))
     assert claim.p is None and groups.finding(claim) == "opposite"
     document = words(report.make(group, ["g"]))
-    assert "The one comparison of the paper that can be made is not shown" in document and "the opposite" in document
+    assert "The one comparison that can be made is not shown" in document and "the opposite" in document
     assert "2 seeds per method" in document
     assert report.make(group, ["g"]).count('class="best"') >= 1
 

@@ -80,6 +80,7 @@ def test_a_problem_stops_at_its_budget_and_is_counted_as_short():
     _, _, traces = _traces(lambda number, draw: _right(number, 0))
     assert set(Counter(trace.problem for trace in traces).values()) == {12}
     counts = tally(traces, {p.id: 3 for p in PROBLEMS})
+    assert counts["nats_per_token"] == 0.25  # the script says -0.25 for every completion
     assert counts["kept"] == 5 and counts["short"] == 5 and counts["empty"] == 0
     assert counts["short_problems"] == [p.id for p in PROBLEMS]
 

@@ -4,7 +4,17 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from labkit.statistics import holm, mcnemar, paired_bootstrap, wilson
+from labkit.statistics import (
+    detectable,
+    holm,
+    macro_average,
+    mcnemar,
+    paired_bootstrap,
+    questions_needed,
+    seeds_needed,
+    t_test,
+    wilson,
+)
 
 
 @pytest.mark.parametrize(("k", "n"), [(0, 10), (3, 10), (10, 10), (480, 1000), (1, 1)])
@@ -58,3 +68,58 @@ def test_seeds_are_averaged_inside_a_question():
 def test_holm_by_hand():
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
+
+
+@pytest.mark.parametrize("p_values", [[0.01, 0.04, 0.03], [0.2], [0.001, 0.9, 0.02, 0.02, 0.5]])
+def test_holm_wilson_and_mcnemar_equal_statsmodels(p_values):
+    multitest = pytest.importorskip("statsmodels.stats.multitest")
+    tables = pytest.importorskip("statsmodels.stats.contingency_tables")
+    proportion = pytest.importorskip("statsmodels.stats.proportion")
+    assert holm(p_values) == pytest.approx(multitest.multipletests(p_values, method="holm")[1])
+    assert mcnemar(7, 19) == pytest.approx(tables.mcnemar([[50, 7], [19, 24]], exact=True).pvalue)
+    assert wilson(37, 90) == pytest.approx(proportion.proportion_confint(37, 90, method="wilson"))
+
+
+@pytest.mark.parametrize("n", [2, 3, 4, 5, 8, 13, 30])
+def test_t_over_seeds_equals_scipy(n):
+    rng = np.random.default_rng(n)
+    for shift in (0.0, 0.7, 3.0):
+        changes = rng.normal(shift, 1.0, n)
+        expected = stats.ttest_1samp(changes, 0.0)
+        assert t_test(changes) == pytest.approx((expected.statistic, expected.pvalue), abs=1e-9)
+
+
+def test_t_says_nothing_of_one_seed_and_is_sure_where_all_agree():
+    assert t_test([0.3]) == (0.0, 1.0) and t_test([0.0, 0.0]) == (0.0, 1.0)
+    assert t_test([0.25, 0.25])[1] == 0.0
+
+
+def test_the_macro_average_has_the_interval_of_its_parts():
+    rng = np.random.default_rng(1)
+    right, strata = np.r_[rng.random(400) < 0.8, rng.random(100) < 0.4].astype(float), ["a"] * 400 + ["b"] * 100
+    mean, low, high = macro_average(right, strata)
+    parts = [right[:400], right[400:]]
+    assert mean == pytest.approx(np.mean([part.mean() for part in parts]))
+    half = 1.96 * 0.5 * np.sqrt(sum(part.var() / len(part) for part in parts))
+    assert (low, high) == pytest.approx((mean - half, mean + half), abs=0.004)
+
+
+@pytest.mark.parametrize(("difference", "discordant"), [(0.05, 0.2), (0.1, 0.3), (0.03, 0.1)])
+def test_so_many_questions_find_the_difference_in_four_of_five_trials(difference, discordant):
+    n = questions_needed(difference, discordant)
+    up = (discordant + difference) / 2
+    counts = np.random.default_rng(0).multinomial(n, [up, discordant - up, 1 - discordant], size=1500)
+    found = np.mean([mcnemar(int(b), int(c)) < 0.05 for b, c, _ in counts])
+    assert 0.72 < found < 0.84  # the exact test is a little below its nominal level
+
+
+@pytest.mark.parametrize(("difference", "spread"), [(0.02, 0.02), (0.01, 0.02), (0.05, 0.03)])
+def test_so_many_seeds_equal_statsmodels(difference, spread):
+    power = pytest.importorskip("statsmodels.stats.power")
+    exact = power.TTestPower().solve_power(effect_size=difference / spread, alpha=0.05, power=0.8)
+    assert abs(seeds_needed(difference, spread) - exact) <= 1.5
+
+
+def test_what_can_be_detected_shrinks_with_questions_and_seeds_and_agrees_with_what_is_needed():
+    assert detectable(questions_needed(0.05, 0.2), 1, 0.2) == pytest.approx(0.05, rel=0.02)
+    assert detectable(500, 5, 0.2, 0.02) < detectable(500, 1, 0.2, 0.02) < detectable(100, 1, 0.2, 0.02)

@@ -1,9 +1,13 @@
 """Pairing: every chosen trace gets a negative of its own problem, by the coins of the mixed policy, repeatably."""
 
 from collections import Counter
+from dataclasses import replace
 
+import pytest
+
+from labkit.diversity import rouge_l, words
 from labkit.records import Trace
-from labkit.triplets import coins, make, tally
+from labkit.triplets import coins, make, phi_at, sources, tally
 
 
 def _traces(problem, n, side="student", epoch=0):
@@ -59,3 +63,49 @@ def test_the_same_seed_pairs_alike_and_each_epoch_anew():
 def test_negatives_are_traceable_to_the_trace_that_made_them():
     for pair in _make():
         assert pair.rejected == f"student {pair.rejected_epoch} {pair.rejected_draw}"
+
+
+def test_phi_comes_at_once_or_rises_to_its_value_in_the_last_epoch():
+    assert [phi_at(0.5, "constant", epoch, 5) for epoch in (1, 3, 5)] == [0.5] * 3
+    assert [phi_at(0.5, "linear", epoch, 5) for epoch in range(1, 6)] == [0, 0.125, 0.25, 0.375, 0.5]
+    cosine = [phi_at(0.5, "cosine", epoch, 5) for epoch in range(1, 6)]
+    assert cosine == sorted(cosine) and (cosine[0], cosine[-1]) == (0, 0.5) and cosine[2] < 0.26
+    assert phi_at(0.5, "linear", 1, 1) == 0
+
+
+def test_older_students_give_negatives_by_their_age():
+    coin = [True] * 3000
+    newest = sources(coin, 0, 4, "p", 0.0)
+    assert set(newest) == {3}
+    counts = Counter(sources(coin, 0, 4, "p", 0.5))  # weights 1/4, 1/2, 1 of students 1, 2, 3
+    assert counts[3] / counts[2] == pytest.approx(2, rel=0.15) and counts[2] / counts[1] == pytest.approx(2, rel=0.2)
+    assert sources([False, False], 0, 4, "p", 0.5) == [0, 0]
+
+
+def test_negatives_of_all_past_students_are_dealt_and_one_that_ran_dry_is_replaced_by_the_newest():
+    chosen = {"p": _traces("p", 6, "teacher")}
+    fresh = {"p": [trace for epoch in (1, 2, 3) for trace in _traces("p", 2, epoch=epoch)]}
+    pairs = make(chosen, {"p": _traces("p", 6)}, fresh, epoch=4, phi=1, seed=0, past_weight=1.0)
+    assert Counter(pair.rejected_epoch for pair in pairs) == {1: 2, 2: 2, 3: 2}
+    again = make(chosen, {"p": _traces("p", 6)}, fresh, epoch=4, phi=1, seed=0)
+    assert [pair.rejected_epoch for pair in again] == [3, 3, 2, 2, 1, 1]
+
+
+def test_the_nearest_negative_meets_each_trace():
+    texts = ["the nail is made of iron", "the sock is made of wool", "only one of these rusts"]
+    said = [replace(trace, text=text) for trace, text in zip(_traces("p", 3, "teacher"), texts, strict=True)]
+    wrong = [replace(trace, text=f"{text} so no") for trace, text in zip(_traces("p", 3), reversed(texts), strict=True)]
+    pairs = make({"p": said}, {"p": wrong}, {}, epoch=1, phi=0, seed=0, partner="nearest")
+    assert [pair.rejected for pair in pairs] == [f"{text} so no" for text in texts]
+    assert all(
+        rouge_l(words(pair.chosen), words(pair.rejected))
+        == max(rouge_l(words(pair.chosen), words(w.text)) for w in wrong)
+        for pair in pairs
+    )
+
+
+def test_the_share_of_rejected_words_that_the_chosen_trace_has_too():
+    said = [replace(trace, text="one two two three") for trace in _traces("p", 1, "teacher")]
+    wrong = [replace(trace, text="two two two four") for trace in _traces("p", 1)]
+    pairs = make({"p": said}, {"p": wrong}, {}, epoch=1, phi=0, seed=0)
+    assert tally(pairs)["shared_words"] == 0.5

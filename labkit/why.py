@@ -1,0 +1,94 @@
+"""Why a method does what it does: what the odds ratio applied, what pairs share, how sure the student is, which errors.
+
+All of it is read from what every run leaves behind; nothing is computed by a model.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from labkit import pocket, runs
+from labkit.groups import Said, finals
+from labkit.records import Problem
+
+KINDS = ("correct", "misconception", "other wrong", "unparsed", "truncated")
+MEANS = ("logps/chosen", "logps/rejected", "odds_factor/chosen", "odds_factor/rejected", "odds_pull")
+Cells = Mapping[tuple[str, int], Path]
+
+
+def steps(folder: Path) -> dict[str, np.ndarray]:
+    """metrics.jsonl as columns, NaN where a step had no such number (without pairs there are no odds)."""
+    rows = list(runs.rows(folder / "metrics.jsonl"))
+    fields = dict.fromkeys(key for row in rows for key in row)
+    return {field: np.array([row.get(field, np.nan) for row in rows], np.float64) for field in fields}
+
+
+def epochs(folder: Path) -> list[dict[str, float]]:
+    """Per epoch what is known of `shared_words` (share of the rejected words that the chosen side has too) and `nats`
+    (-log-probability per token of what the student sampled after so many epochs, an estimate of its entropy)."""
+    found: dict[int, dict[str, float]] = {}
+    for event in runs.rows(folder / "events.jsonl"):
+        if event["event"] == "paired" and event["triplets"] > event["without_negative"] and "shared_words" in event:
+            found.setdefault(event["epoch"], {})["shared_words"] = event["shared_words"]
+        stage = event.get("stage") or ""
+        if event["event"] == "sampled" and stage.startswith("student-") and event.get("nats_per_token") is not None:
+            found.setdefault(int(stage.removeprefix("student-")), {})["nats"] = event["nats_per_token"]
+    return [{"epoch": epoch, **values} for epoch, values in sorted(found.items())]
+
+
+def summary(cells: Cells) -> list[dict[str, Any]]:
+    """A row per method that contrasts: means over steps, epochs and seeds of what `steps` and `epochs` tell; `weight`
+    is lambda times pull times the chosen side's factor, beside which the NLL has a weight of 1."""
+    rows = []
+    for method in dict.fromkeys(name for name, _ in cells):
+        folders = [folder for (name, _), folder in cells.items() if name == method and finals(folder)]
+        found = [row for row in map(_means, folders) if row]
+        if found:
+            rows.append({"method": method, "seeds": len(found), **_mean_of(found)})
+    return rows
+
+
+def _means(folder: Path) -> dict[str, float]:
+    columns, config = steps(folder), runs.load_config(folder)
+    if config.method != "orpo" or not {"odds_pull", "odds_factor/chosen"} <= columns.keys():
+        return {}
+    found = {field: float(np.nanmean(columns[field])) for field in MEANS}
+    found["weight"] = config.lam * float(np.nanmean(columns["odds_pull"] * columns["odds_factor/chosen"]))
+    for field in ("shared_words", "nats"):
+        values = [row[field] for row in epochs(folder) if field in row]
+        found |= {field: float(np.mean(values))} if values else {}
+    return found
+
+
+def _mean_of(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    fields = dict.fromkeys(field for row in found for field in row)
+    return {field: float(np.mean([row[field] for row in found if field in row])) for field in fields}
+
+
+def error_types(said: Said, problems: Mapping[str, Problem]) -> dict[str, dict[str, float]]:
+    """Method -> share of each of `KINDS` over the answers, all seeds, where the generator knows a misconception's
+    answer; empty for other benchmarks. A guess among the wrong options is a misconception one time in three."""
+    told = {id: pocket.mistaken(problem) for id, problem in problems.items() if problem.benchmark in pocket.BENCHMARKS}
+    found = {}
+    for method, seeds in said.items():
+        kinds = [
+            _kind(answer.outcome, answer.answer, told[id])
+            for answers in seeds.values()
+            for id, answer in answers.items()
+            if told.get(id)
+        ]
+        counts = Counter(kinds)
+        if kinds:
+            found[method] = {kind: counts[kind] / len(kinds) for kind in KINDS}
+    return found
+
+
+def _kind(outcome: str, answer: str | None, mistaken: frozenset[str]) -> str:
+    if outcome != "wrong":
+        return outcome
+    return "misconception" if answer in mistaken else "other wrong"
