@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from labkit import cli, distill, groups, method_rows, method_text, methods, runs
+from labkit import cli, distill, groups, method_rows, method_text, methods, processes, runs
 from labkit.config import configure, recipe
 from labkit.records import LabError
 
@@ -121,6 +121,14 @@ def test_bad_input_and_unknown_names_are_told_at_once(tmp_path):
         method_rows.chosen(base, ["orpo-mixd"])
     with pytest.raises(LabError, match="two go by the name b"):
         methods.by_student("m", base, ["a/b", "c/b"])
+
+
+def test_several_processes_share_each_run_and_so_take_no_seeds_side_by_side(tmp_path, monkeypatch):
+    monkeypatch.setattr(processes, "size", lambda: 2)
+    cells = methods.group(tmp_path, "g", _base(), 2, {"zero-shot": {"method": "zero-shot"}})
+    with pytest.raises(LabError, match="--jobs 2: 2 processes share each run already"):
+        methods.run_group(cells, jobs=2)
+    assert not list(tmp_path.iterdir())
 
 
 def test_every_row_is_a_valid_setting_of_every_recipe_and_every_claim_is_about_rows():
