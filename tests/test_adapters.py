@@ -43,7 +43,7 @@ def test_the_merged_model_and_peft_s_own_reading_of_the_adapter_say_the_same(tmp
     state = training.prepare(model, tokenizer, LORA)
     frozen = {name: p.clone() for name, p in model.named_parameters() if ".lora_" not in name}
     for _ in range(3):
-        training.take_step(state, make_examples(), 1e-2, LORA)
+        training.take_step(state, make_examples(), 1e-2, LORA.lam, LORA)
     assert all(torch.equal(p, frozen[name]) for name, p in model.named_parameters() if name in frozen)
     training.save_student(state, tmp_path / "student")
     ids = torch.tensor([[5, 6, 7, 8, 9]])

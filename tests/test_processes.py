@@ -148,7 +148,7 @@ processes.join()
 if processes.rank():
     crew.follow()
 try:
-    processes.order("step", [], 0.1)  # no student was loaded: the follower fails
+    processes.order("step", [], 0.1, 1.0)  # no student was loaded: the follower fails
     processes.together("mine")
 except RuntimeError as error:
     print("because", processes.reason_of(error))
