@@ -129,7 +129,10 @@ def macro(change: np.ndarray, strata: Sequence[str]) -> float:
 
 
 def finding(one: Contrast) -> str:
-    """`shown`, `opposite`, or `open`: the interval must leave zero out, and every seed point the same way."""
+    """`shown`, `opposite`, or `open`: the interval must leave zero out, every seed point the same way, and Holm's p,
+    where there is one, be below 0.05."""
+    if one.p_holm is not None and one.p_holm >= 0.05:
+        return "open"
     if one.low > 0 and min(one.by_seed) > 0:
         return "shown"
     return "opposite" if one.high < 0 and max(one.by_seed) < 0 else "open"

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
@@ -69,9 +70,21 @@ def run_group(cells: Mapping[Key, tuple[Path, RunConfig]], jobs: int = 1) -> dic
     return states
 
 
+@contextmanager
+def _threads(n: int) -> Iterator[None]:
+    """Within the block new processes compute with `n` threads, unless told otherwise; this one's environment is as it
+    was afterwards: a run goes on to the same bytes only with the number of threads that it began with."""
+    given = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = given or str(n)
+    try:
+        yield
+    finally:
+        if given is None:
+            del os.environ["OMP_NUM_THREADS"]
+
+
 def _side_by_side(chains: Sequence[Mapping[Key, tuple[Path, RunConfig]]], jobs: int) -> dict[Key, str]:
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
-    with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
+    with _threads(max(1, (os.cpu_count() or 1) // jobs)), ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
         try:
             return {key: state for found in pool.map(_run_chain, chains) for key, state in found.items()}
         except BaseException:

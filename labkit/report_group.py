@@ -117,7 +117,7 @@ def claims(found: Sequence[Contrast]) -> str:
         "p: exact McNemar test over all questions."
         if one_seed
         else "The interval covers the choice of questions, not the draw of seeds: something is called shown only "
-        "where, besides, every seed points the same way."
+        "where, besides, every seed points the same way" + (" and Holm's p is below 0.05." if tested else ".")
     )
     return table(head, [_claim(one, one_seed, tested) for one in found], "claims") + note(
         "Differences of mean accuracy over benchmarks, in points; questions are resampled in pairs within benchmarks, "

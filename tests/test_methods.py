@@ -1,6 +1,7 @@
 """A group of methods: rows matched in steps and compute, files shared only where they would be the same, failures."""
 
 import json
+import os
 import shutil
 import sys
 
@@ -155,8 +156,10 @@ def test_two_students_and_two_seeds_side_by_side_make_a_table_each(tmp_path, mon
     ]
     sets = [part for key, value in TINY.items() for part in ("--set", f"{key}={value}")]
     monkeypatch.setattr(sys, "argv", ["labkit", *arguments, *sets, "--runs-dir", str(tmp_path)])
+    before = dict(os.environ)
     with pytest.raises(SystemExit, match="0"):
         cli.main()
+    assert dict(os.environ) == before, "or later runs of this process would compute with another number of threads"
     found = json.loads(capsys.readouterr().out)
     assert [one["group"] for one in found] == ["m-student-neox", "m-student-qwen"]
     assert all(one["rows"][0]["seeds"] == 2 for one in found)

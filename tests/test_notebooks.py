@@ -14,8 +14,7 @@ from conftest import ROOT
 from run_notebooks import PLOTLY, execute, notebooks
 
 PATHS = notebooks()
-NAMES = [path.stem for path in PATHS]
-each = pytest.mark.parametrize("path", PATHS, ids=NAMES)
+each = pytest.mark.parametrize("path", PATHS, ids=[path.stem for path in PATHS])
 
 
 def read(path):
@@ -43,31 +42,40 @@ def printed(cell):
     return "".join(output.get("text", "") for output in cell.get("outputs", ()))
 
 
+def work(path, folder):
+    """The notebook after a smoke run with solutions in place and how many it has, or the error that ended it."""
+    notebook = read(path)
+    count = solved(notebook)
+    try:
+        execute(notebook, folder, smoke=True)
+    except nbclient.exceptions.CellExecutionError as error:
+        return error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return notebook, count
+
+
 @pytest.fixture(scope="module")
 def executed(tmp_path_factory):
-    """Every notebook after a smoke run with solutions in place, two at a time; an exception where one failed."""
-
-    def work(path):
-        notebook, folder = read(path), tmp_path_factory.mktemp(path.stem)
-        count = solved(notebook)
-        try:
-            seconds, _ = execute(notebook, folder, smoke=True)
-        except nbclient.exceptions.CellExecutionError as error:
-            return error
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-        return notebook, count, seconds
-
+    """Name -> result of `work`: all begun at once, two at a time; by a worker of pytest-xdist only what it asks for."""
     with ThreadPoolExecutor(min(2, os.cpu_count() or 1)) as pool:
-        return dict(zip(NAMES, pool.map(work, PATHS), strict=True))
+        begun = {}
+
+        def result(path):
+            for one in [path] if "PYTEST_XDIST_WORKER" in os.environ else PATHS:
+                if one.stem not in begun:
+                    begun[one.stem] = pool.submit(work, one, tmp_path_factory.mktemp(one.stem))
+            return begun[path.stem].result()
+
+        yield result
 
 
 @each
 def test_it_runs_from_top_to_bottom_and_its_solutions_are_right(executed, path):
-    found = executed[path.stem]
+    found = executed(path)
     if isinstance(found, Exception):
         pytest.fail(f"{path.name}: {found}")
-    notebook, count, _ = found
+    notebook, count = found
     verdicts = [printed(cell).strip() for cell in notebook.cells if tagged(cell, "check")]
     assert count >= 2 and verdicts == ["Right."] * count
 
