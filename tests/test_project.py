@@ -9,12 +9,14 @@ from conftest import ROOT
 
 # each file may import only files above it
 ORDER = [
-    "records", "versions", "config", "method_rows", "values", "answers", "pocket_cases", "pocket_choices", "pocket",
+    "records", "files", "trouble", "versions", "config", "method_rows", "values", "answers", "pocket_cases",
+    "pocket_choices", "pocket",
     "benchmarks", "diversity", "statistics", "published", "spm", "internlm2_words", "internlm2",
     "adapters", "conversion", "models", "processes", "sharding", "linear", "packing", "odds", "projection",
     "row_attention", "orpo", "memory", "kv", "attention", "choosing", "batching", "decoding", "prompts", "prompting",
     "generation", "replies", "asking", "budget", "catalog", "servers", "guard", "serving", "sampling", "triplets",
-    "planning", "training", "crew", "evaluation", "runs", "pilot", "queueing", "stages", "distill", "shards", "cards",
+    "planning", "training", "crew", "evaluation", "alive", "lines", "runs", "pilot", "queueing", "stages", "distill",
+    "shards", "cards",
     "lmeval", "export", "standins", "compare", "groups", "methods", "sweeps", "method_text", "why", "figures",
     "method_figures", "sweep_figures", "why_figures", "study_figures", "lessons", "markup",
     "report_tables", "report_page", "report_run", "report_traces", "report_why", "report_group", "report",
