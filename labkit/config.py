@@ -54,7 +54,7 @@ class RunConfig(BaseModel):
         "pocket:teacher",
         min_length=1,
         description="Folder, hub id, gguf:FILE, smollm2, pocket:NAME; a server as http://HOST:PORT/v1#MODEL; "
-        "or recorded traces as traces:FILE.",
+        "or recorded traces as traces:FILE, or traces:OWNER/NAME for a dataset of them on the hub.",
     )
     student: str = Field(
         "pocket:student-neox",

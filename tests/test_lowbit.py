@@ -17,7 +17,7 @@ SPEED = 1e-3
 
 @pytest.fixture(autouse=True)
 def uncompiled():
-    """The optimiser's step as plain Python: compiling it takes half a minute and changes nothing of what it computes."""
+    """The step as plain Python: compiling it takes half a minute and changes nothing of what it computes."""
     torch.compiler.set_stance("force_eager")
     yield
     torch.compiler.set_stance("default")
