@@ -21,9 +21,9 @@ def status_line(runs_dir: Path, name: str | None) -> str:
         where = store.folder(runs_dir, name or "")
         config = store.config(where)
         state = launcher.state(runs_dir, where.name, queueing.read(runs_dir))
+        scores = store.scores(where)
     except LabError as error:
         return f'<div class="statusline">{text(error)}</div>'
-    scores = store.scores(where)
     told = ""
     if scores:
         ends = [

@@ -129,7 +129,18 @@ def problems(where: Path) -> dict[str, Problem]:
 
 @newest(16)
 def _problems(where: Path, stamp: tuple[int, int]) -> dict[str, Problem]:
-    return {problem.id: problem for problem in runs.records(where, "problems.jsonl", Problem)}
+    found = Problems({problem.id: problem for problem in runs.records(where, "problems.jsonl", Problem)})
+    found.path = where / "problems.jsonl"
+    return found
+
+
+class Problems(dict[str, Problem]):
+    """Problems by id; one that the run's other files name and this one has lost is a `LabError`."""
+
+    path: Path
+
+    def __missing__(self, name: str) -> Problem:
+        raise LabError(f"{self.path}: {name} is not in it any more: restore it")
 
 
 def scores(where: Path) -> list[Score]:
@@ -169,7 +180,9 @@ READERS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {"traces": _tra
 
 
 def index(path: Path) -> Index:
-    """The index of `traces/*.jsonl` or `triplets/*.jsonl`, up to the last whole line; raises `LabError` if damaged."""
+    """The index of `traces/*.jsonl` or `triplets/*.jsonl`, up to the last whole line; `LabError` if damaged or gone."""
+    if not path.exists():
+        raise LabError(f"{path}: is gone")
     return _index(path, _stamp(path))
 
 
@@ -261,7 +274,10 @@ def read(found: Index, kind: type[Record], lines: np.ndarray) -> list[Record]:
     with open(found.path, "rb") as stream:
         for offset in found.columns["offset"][lines]:
             stream.seek(int(offset))
-            records.append(from_json(kind, json.loads(stream.readline())))
+            try:
+                records.append(from_json(kind, json.loads(stream.readline())))
+            except (LabError, ValueError, TypeError) as error:
+                raise LabError(f"{found.path}, byte {offset}: {error}") from None
     return records
 
 

@@ -120,8 +120,8 @@ def rows(path: Path) -> Iterator[dict[str, Any]]:
                 row = json.loads(line.decode("utf-8"))
             except (ValueError, RecursionError) as error:
                 raise LabError(f"{path}, line {number}: not JSON ({error})") from None
-            if not isinstance(row, dict):
-                raise LabError(f"{path}, line {number}: not a JSON object")
+            if not isinstance(row, dict) or not isinstance(row.get("schema", SCHEMA), int):
+                raise LabError(f"{path}, line {number}: not an object of this lab")
             yield row
 
 
