@@ -23,6 +23,7 @@ from labkit.records import OUTCOMES, LabError, Problem, Record, Score, Trace, Tr
 DEMO = Path(__file__).parent / "demo-run"
 USES = ("kept", "near-copy", "loose", "surplus", "other")
 SIDES = ("teacher", "student")
+MANY = 20_000  # runs whose settings, states and scores are kept at hand
 TAIL = 256  # bytes before the end of what is indexed, whose checksum tells a grown file from another one
 
 Columns = dict[str, np.ndarray]
@@ -82,7 +83,7 @@ def newest(most: int) -> Callable[[Reader], Reader]:
                 known.pop(old, None)
             return kept[1]
 
-        found.cache_clear = known.clear
+        found.known, found.cache_clear = known, known.clear
         return found
 
     return keeping
@@ -93,7 +94,7 @@ def config(where: Path) -> RunConfig:
     return _config(where, _stamp(where / "config.json"))
 
 
-@newest(4096)
+@newest(MANY)
 def _config(where: Path, stamp: tuple[int, int]) -> RunConfig:
     return runs.load_config(where)
 
@@ -104,7 +105,7 @@ def status(where: Path) -> dict[str, Any]:
     return runs.status(where) if found["state"] in (*runs.LIVE, "died") else found
 
 
-@newest(4096)
+@newest(MANY)
 def _status(where: Path, stamp: tuple[int, int]) -> dict[str, Any]:
     return runs.status(where)
 
@@ -145,6 +146,11 @@ class Problems(dict[str, Problem]):
 
 def scores(where: Path) -> list[Score]:
     """All scores of the run so far."""
+    return _scores(where, _stamp(where / "scores.jsonl"))
+
+
+@newest(MANY)
+def _scores(where: Path, stamp: tuple[int, int]) -> list[Score]:
     return runs.records(where, "scores.jsonl", Score)
 
 

@@ -246,7 +246,7 @@ import pathlib, sys, time
 from labkit import runs
 folder, other = map(pathlib.Path, sys.argv[1:3])
 while not folder.parent.joinpath("go").exists():
-    pass
+    time.sleep(0.005)
 try:
     if not (folder / "config.json").exists():
         runs.create(folder, runs.load_config(other), runs.records(other, "problems.jsonl", runs.Problem))
