@@ -30,7 +30,7 @@ def _open(browser: Browser, url: str, number: int) -> Page:
     """A tab: in turn on the live run's progress, its pairs and accuracy, and on the traces of the large run."""
     tab = ("runs", "traces", "runs", "accuracy")[number % 4]
     page = browser.new_page()
-    page.set_default_timeout(120_000)
+    page.set_default_timeout(600_000)  # the machine may be busy
     page.goto(f"{url}/?tab={tab}&run={'large' if tab == 'traces' else 'live'}")
     if tab != "accuracy":
         page.wait_for_selector(f"{TABS[tab]} >> visible=true")
@@ -41,7 +41,7 @@ def _browse(page: Page, number: int) -> None:
     """What a reader of the large run does: the next problem, now and then a search."""
     page.keyboard.press("j")
     if number % 5 == 0:
-        box = page.locator("#trace-q textarea, #trace-q input")
+        box = page.locator(".key-search textarea:visible, .key-search input:visible")
         if box.count():
             box.first.fill(("food", "plan", "")[number // 5 % 3])
 
