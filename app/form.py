@@ -18,8 +18,9 @@ GROUPS = {
         "phi_schedule", "past_weight", "negatives", "partner", "unparsed_negatives", "unpaired", "repeat_single",
     ),
     "Objective and optimiser": (
-        "lam", "sft_epochs", "contrast", "nll_span", "batch", "pairs_per_prompt", "learning_rate", "warmup",
-        "weight_decay", "clip", "max_tokens", "max_length", "gradient_checkpointing", "lora_rank", "lora_alpha", "fsdp",
+        "lam", "loss", "beta", "gamma", "nll_weight", "sft_epochs", "contrast", "nll_span",
+        "batch", "pairs_per_prompt", "learning_rate", "warmup", "weight_decay", "clip", "max_tokens", "max_length",
+        "gradient_checkpointing", "lora_rank", "lora_alpha", "fsdp",
     ),
     "Servers": (
         "concurrency", "choices", "timeout", "retries", "token_cap", "money_cap", "price_in", "price_out", "serve_wait",

@@ -17,6 +17,7 @@ from labkit import (
     crew,
     memory,
     models,
+    pocket,
     processes,
     runs,
     servers,
@@ -205,6 +206,12 @@ def check(config: RunConfig, problems: Sequence[Problem]) -> None:
         RecordedGenerator(config.teacher.removeprefix("traces:")).generate(asked, settings(config))
     if config.lora_rank:
         adapters.peft()
+    if config.contrast == "wrong-step" and (real := set(config.benchmarks) - set(pocket.BENCHMARKS)):
+        raise LabError(
+            f"contrast = 'wrong-step': nobody knows the wrong steps of {min(real)}: only of pocket benchmarks"
+        )
+    if config.loss == "kto" and processes.size() > 1:
+        raise LabError(f"loss = 'kto' trains in one process, not in {processes.size()}: use orpo, cpo or simpo")
     specs = {config.student} if config.method == "zero-shot" else {config.student, config.teacher}
     if config.serve:
         serving.check(config.serve)

@@ -37,8 +37,18 @@ SHARED: dict[str, set[str]] = {
     | {"student", "serve"},
 }
 MATCHED = ("single-cot-steps", "single-cot-x2", "diverse-cot-x2")
-BEYOND = ("orpo-sft-first", "orpo-differing", "orpo-near", "orpo-linear", "orpo-cosine", "orpo-past")
-ORDER = ("zero-shot", "single-cot", *MATCHED[:2], "diverse-cot", *MATCHED[2:], *list(METHODS)[3:], *BEYOND)
+BEYOND = ("orpo-sft-first", "orpo-differing", "orpo-near", "orpo-linear", "orpo-cosine", "orpo-past", "orpo-oracle")
+OTHER_LOSSES = ("cpo", "simpo", "kto")  # on the triplets of orpo-mixed
+ORDER = (
+    "zero-shot",
+    "single-cot",
+    *MATCHED[:2],
+    "diverse-cot",
+    *MATCHED[2:],
+    *list(METHODS)[3:],
+    *BEYOND,
+    *OTHER_LOSSES,
+)
 CLAIMS = (  # (better, than, in words): the paper's, then the same against fine-tuning as long as ORPO, then ours
     ("single-cot", "zero-shot", "training on one trace per question helps"),
     ("diverse-cot", "single-cot", "several different traces beat one"),
@@ -56,6 +66,11 @@ CLAIMS = (  # (better, than, in words): the paper's, then the same against fine-
     ("orpo-linear", "orpo-mixed", "a phi that rises in a line beats a constant one"),
     ("orpo-cosine", "orpo-mixed", "a phi that rises as a cosine beats a constant one"),
     ("orpo-past", "orpo-mixed", "negatives of all past students beat the newest student's"),
+    ("orpo-oracle", "orpo-near", "contrasting the known wrong step alone beats contrasting all"),
+    ("orpo-oracle", "diverse-cot-x2", "contrasting the known wrong step alone beats fine-tuning at equal compute"),
+    ("orpo-mixed", "cpo", "the odds ratio beats CPO's loss on the same triplets"),
+    ("orpo-mixed", "simpo", "the odds ratio beats SimPO's loss on the same triplets"),
+    ("orpo-mixed", "kto", "the odds ratio beats KTO's loss on the same triplets"),
 )
 
 
@@ -73,6 +88,8 @@ def known(base: RunConfig) -> dict[str, dict[str, Any]]:
         "orpo-linear": {**mixed, "phi_schedule": "linear"},
         "orpo-cosine": {**mixed, "phi_schedule": "cosine"},
         "orpo-past": {**mixed, "past_weight": 0.5},
+        "orpo-oracle": {**mixed, "partner": "nearest", "contrast": "wrong-step"},
+        **{loss: {**mixed, "loss": loss} for loss in OTHER_LOSSES},
     }
     return {name: rows[name] for name in ORDER}
 
