@@ -74,6 +74,11 @@ class RunConfig(BaseModel):
     split: Literal["test", "validation"] = Field(
         "test", description="Split that is evaluated. Choose settings on validation, report on test once."
     )
+    verifier: OptionalText = Field(
+        None,
+        description="Who says what is correct: a function as module:function, or `tests` for code whose unit tests the "
+        "question's answer holds; none: the gold answer.",
+    )
     # prompt
     instruction: OptionalText = Field(
         None, description="Last line of every prompt; none: the Reason-then-Answer wording for the kind of question."
@@ -81,6 +86,11 @@ class RunConfig(BaseModel):
     shots: int = Field(0, ge=0, le=1, description="Worked examples before the question, as chat turns (0 or 1).")
     # sampling
     k: int = Field(8, ge=1, le=256, description="K: chosen traces wanted per question, and wrong ones of the student.")
+    difficulty: Literal["ignored", "k", "weights"] = Field(
+        "ignored",
+        description="What the initial student's errors decide: nothing; how K x questions traces are shared out (k, up "
+        "to 2 K a question); or how often a question's traces are shown in fine-tuning (weights).",
+    )
     temperature: float = Field(0.8, gt=0, le=5, description="Sampling temperature of teacher and student.")
     top_p: float = Field(1.0, gt=0, le=1, description="Nucleus sampling; 1 is off.")
     max_new_tokens: int = Field(512, ge=1, le=32768, description="Longest completion, in tokens.")
@@ -193,6 +203,8 @@ class RunConfig(BaseModel):
             raise ValueError("fsdp splits a student that is trained whole: use it without lora_rank")
         if self.method == "orpo" and self.sft_epochs >= self.epochs:
             raise ValueError(f"sft_epochs = {self.sft_epochs} leaves none of {self.epochs} epochs for the odds ratio")
+        if self.difficulty == "weights" and self.method == "orpo":
+            raise ValueError("difficulty = weights is for fine-tuning: use it with method=diverse-cot")
         if self.loss == "kto" and self.contrast != "all":
             raise ValueError("loss kto compares whole responses with the reference's: use it with contrast=all")
         if self.money_cap is not None and self.price_in + self.price_out == 0:

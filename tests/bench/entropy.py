@@ -3,9 +3,9 @@
     python -m tests.bench.entropy [QUESTIONS]
 
 One epoch of mixed-policy ORPO on QUESTIONS (default 20) questions per benchmark, in each world, in a temporary folder.
-The JSON line at the end has, per world: nats per token of what teacher and student sampled (at the recipe's temperature,
-their log-probabilities at 1), exp of the mean log-probability of chosen and rejected tokens under the student and
-1 / (1 - p), at the first step (before training) and at the last; near-copies and questions short of K traces.
+The JSON line at the end has, per world: nats per token of what teacher and student sampled (at the recipe's
+temperature, their log-probabilities at 1); exp of the mean log-probability of chosen and rejected tokens under the
+student, and 1 / (1 - p), at the first step (before training) and the last; near-copies, questions short of K traces.
 """
 
 from __future__ import annotations
