@@ -36,6 +36,11 @@ class Marked(tuple[int, ...]):
         return tuple(self), self.kept
 
 
+def counted(ids: Ids) -> list[float]:
+    """1 for each token of a response that counts in the odds, else 0: all of them, or as marked."""
+    return ids.kept if isinstance(ids, Marked) else [1.0] * len(ids)
+
+
 @dataclass(frozen=True)
 class Example:
     """Token ids of one prompt's triplets: chosen[i] pairs with rejected[i]; None leaves only the NLL term."""

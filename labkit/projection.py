@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from labkit.odds import Contrast, differing
-from labkit.packing import Marked, Row, Sequence
+from labkit.packing import Row, Sequence, counted
 
 LOGITS_AT_ONCE = 2**25  # vocabulary scores of one chunk: 128 MiB in fp32
 
@@ -60,7 +60,7 @@ def _masks(unit: list[tuple[Sequence, int]], contrast: Contrast) -> tuple[list[f
     targets = [sequence.targets for sequence, _ in unit]
     if contrast == "differing" and len(targets) == 2:
         return differing(*targets)
-    return tuple(one.kept if isinstance(one, Marked) else [1.0] * len(one) for one in targets)
+    return tuple(map(counted, targets))
 
 
 def chunks_of(row: Row, with_prompt: bool, limit: int, contrast: Contrast = "all") -> list[Chunk]:
