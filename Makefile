@@ -64,7 +64,9 @@ evidence-entropy: .venv/ready
 
 evidence-ablate: .venv/ready
 	$(LABKIT) ablate evidence-ablations --recipe evidence/table.yaml --seeds $(SEEDS) $(SWEEPS:%=--sweep %) --set split=validation $(WHERE)
-	$(LABKIT) report evidence-ablations --runs-dir $(EVIDENCE_RUNS)
+	$(LABKIT) ablate evidence-oracle-lam --recipe evidence/table.yaml --seeds $(SEEDS) --sweep lam=0,0.01,0.03,0.1,0.3,1 \
+	  --set contrast=wrong-step --set partner=nearest --set split=validation $(WHERE)
+	$(foreach name,evidence-ablations evidence-oracle-lam,$(LABKIT) report $(name) --runs-dir $(EVIDENCE_RUNS) &&) true
 
 # equal budgets: three learning rates, and three values of one more setting, two seeds, on the validation split
 TUNED := $(foreach student,neox qwen,$(foreach row,diverse-cot diverse-cot-x2 orpo-off orpo-on orpo-mixed orpo-sft-first,$(student)/$(row)))
