@@ -98,7 +98,8 @@ def train(lab: Lab, pairs: Sequence[Triplet], epoch: int) -> None:
     if not runs.done(lab.folder, f"triplets/epoch-{epoch}.jsonl"):
         runs.append(lab.folder, f"triplets/epoch-{epoch}.jsonl", pairs, 1)
         runs.log_line(lab.folder, "events.jsonl", event="paired", epoch=epoch, **triplets.tally(pairs))
-    rows, dropped = training.encode(pairs, _prompts(lab), student.tokenizer, config.max_length)
+    asked = {problem.id: problem for problem in lab.train} if config.contrast == "wrong-step" else None
+    rows, dropped = training.encode(pairs, _prompts(lab), student.tokenizer, config.max_length, asked)
     if dropped:
         runs.log_line(lab.folder, "events.jsonl", event="too long", epoch=epoch, dropped=dropped)
         say(f"epoch {epoch}: {dropped} sides longer than max_length = {config.max_length} tokens left out")
