@@ -28,10 +28,11 @@ def method_dots(
     names = [*(name for name in names if name == "mean"), *(name for name in names if name != "mean")]
     columns = min(columns, len(names)) or 1
     rows = -(-len(names) // columns) or 1
-    titles = names if len(names) > 1 else None
+    height = 60 + rows * (78 + 26 * len(found))
     figure = make_subplots(
-        rows, columns, subplot_titles=titles, shared_yaxes=True, horizontal_spacing=0.03, vertical_spacing=0.3 / rows
-    )
+        rows, columns, subplot_titles=names if len(names) > 1 else None, shared_yaxes=True,
+        horizontal_spacing=0.03, vertical_spacing=54 / height,
+    )  # fmt: skip
     for place, panel in enumerate(names):
         where = {"row": place // columns + 1, "col": place % columns + 1}
         for i, (method, seeds) in enumerate(found.items()):
@@ -46,8 +47,8 @@ def method_dots(
     )
     top = 28 + 24 * bool(reference)
     margin = {"l": 90, "r": 14, "t": top, "b": 36}
-    figure = styled(figure, alt, 60 + rows * (60 + 26 * len(found)), margin=margin)
-    figure.update_xaxes(ticksuffix=" %", nticks=6)
+    figure = styled(figure, alt, height, margin=margin)
+    figure.update_xaxes(ticksuffix=" %", nticks=5)
     return figure.update_yaxes(autorange="reversed", type="category")
 
 
