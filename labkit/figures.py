@@ -91,6 +91,7 @@ def accuracy_bars(
     alt = "; ".join(f"{score.benchmark}, {label}: {percent(score.accuracy)} correct" for score, label in cells)
     margin = {"l": 48, "r": 12, "t": 44, "b": 40}  # below two rows of categories plotly makes no room for the legend
     figure = styled(figure, alt, 380, barmode="stack", bargap=0.3, uirevision="bars", margin=margin)
+    figure.update_layout(legend_y=1.08)
     return figure.update_yaxes(range=[0, 100], title="share of questions, %")
 
 
