@@ -20,6 +20,7 @@ GROUPS = {
     "Objective and optimiser": (
         "lam", "sft_epochs", "contrast", "nll_span", "batch", "pairs_per_prompt", "learning_rate", "warmup",
         "weight_decay", "clip", "max_tokens", "max_length", "gradient_checkpointing", "lora_rank", "lora_alpha", "fsdp",
+        "optimizer",
     ),
     "Servers": (
         "concurrency", "choices", "timeout", "retries", "token_cap", "money_cap", "price_in", "price_out", "serve_wait",

@@ -231,6 +231,22 @@ def export_(
 
 
 @app.command()
+def push(
+    folder: Annotated[Path, typer.Argument(help="What `labkit export --format model` or `dataset` has written.")],
+    repo: Annotated[str, typer.Argument(help="OWNER/NAME on the Hugging Face hub.")],
+    public: Annotated[bool, typer.Option("--public", help="For everybody to see (default: private).")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Upload an exported student or dataset to the hub: says what goes where, and asks first.
+
+    Example: `labkit push my-student OWNER/my-student`
+    """
+    from labkit import upload
+
+    print(upload.push(folder, repo, not public, lambda plan: yes or typer.confirm(f"Upload {plan}?")))
+
+
+@app.command()
 def report(
     names: Annotated[list[str], typer.Argument(help="A run, two runs to compare, or the name of a group of methods.")],
     output: Annotated[

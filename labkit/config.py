@@ -54,7 +54,7 @@ class RunConfig(BaseModel):
         "pocket:teacher",
         min_length=1,
         description="Folder, hub id, gguf:FILE, smollm2, pocket:NAME; a server as http://HOST:PORT/v1#MODEL; "
-        "or recorded traces as traces:FILE.",
+        "or recorded traces as traces:FILE, or traces:OWNER/NAME for a dataset of them on the hub.",
     )
     student: str = Field(
         "pocket:student-neox",
@@ -159,6 +159,9 @@ class RunConfig(BaseModel):
     fsdp: bool = Field(
         False, description="With several processes, each holds a part of weights, gradients and optimiser (FSDP)."
     )
+    optimizer: Literal["adamw", "adamw8bit"] = Field(
+        "adamw", description="adamw8bit: AdamW with its moments in 8 bits (package torchao), a quarter of their memory."
+    )
     # running
     evaluate_every: int = Field(
         1, ge=1, description="Epochs between evaluations; before training and at the end always."
@@ -179,6 +182,8 @@ class RunConfig(BaseModel):
             raise ValueError("benchmarks names one twice")
         if self.fsdp and self.lora_rank:
             raise ValueError("fsdp splits a student that is trained whole: use it without lora_rank")
+        if self.fsdp and self.optimizer != "adamw":
+            raise ValueError("fsdp splits AdamW's moments as they are: use it with optimizer=adamw")
         if self.method == "orpo" and self.sft_epochs >= self.epochs:
             raise ValueError(f"sft_epochs = {self.sft_epochs} leaves none of {self.epochs} epochs for the odds ratio")
         if self.money_cap is not None and self.price_in + self.price_out == 0:

@@ -205,6 +205,8 @@ def check(config: RunConfig, problems: Sequence[Problem]) -> None:
         RecordedGenerator(config.teacher.removeprefix("traces:")).generate(asked, settings(config))
     if config.lora_rank:
         adapters.peft()
+    if config.optimizer == "adamw8bit":
+        training.adamw8bit()
     specs = {config.student} if config.method == "zero-shot" else {config.student, config.teacher}
     if config.serve:
         serving.check(config.serve)
@@ -240,7 +242,8 @@ def _student(folder: Path, config: RunConfig) -> training.State:
 def _tell_memory(folder: Path, state: training.State, config: RunConfig) -> None:
     """Say what training will take, where it is a gigabyte or more or may not fit."""
     model = state.accelerator.unwrap_model(state.model)
-    parts = memory.needed(model, config.max_tokens, config.gradient_checkpointing)
+    moments = None if config.optimizer == "adamw" else 2.1  # two bytes and a scale for each block
+    parts = memory.needed(model, config.max_tokens, config.gradient_checkpointing, moments)
     fits, line = memory.verdict(parts, memory.free(model.device), config.max_tokens)
     runs.log_line(folder, "events.jsonl", event="memory", fits=fits, **parts)
     if not fits or sum(parts.values()) > 1e9:

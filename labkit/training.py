@@ -5,6 +5,7 @@ The step itself (packed rows, ORPO loss) is in orpo.py. A step's metrics are yie
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import shutil
@@ -21,7 +22,7 @@ from labkit import adapters, models, processes, prompting, sharding, triplets
 from labkit.config import RunConfig
 from labkit.orpo import Example, encode_response, totals, train_step
 from labkit.packing import deal, smallest
-from labkit.records import Triplet
+from labkit.records import LabError, Triplet
 
 Ids = tuple[int, ...]
 
@@ -58,10 +59,20 @@ def prepare(model: models.Model, tokenizer: models.Tokenizer, config: RunConfig)
     accelerator = Accelerator(mixed_precision="no")
     plain = sharding.split(model) if config.fsdp and processes.size() > 1 else None
     trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=config.weight_decay)
+    adamw = torch.optim.AdamW if config.optimizer == "adamw" else adamw8bit()
+    optimizer = adamw(trained, lr=config.learning_rate, weight_decay=config.weight_decay)
     if plain is None:
         model, optimizer = accelerator.prepare(model, optimizer)
     return State(model, tokenizer, optimizer, accelerator, plain, adapter)
+
+
+def adamw8bit() -> type[torch.optim.Optimizer]:
+    """AdamW with block-wise 8-bit moments (Dettmers et al. 2022), or a `LabError` that says how to get its package."""
+    try:
+        return importlib.import_module("torchao.optim").AdamW8bit
+    except ImportError:
+        needs = "optimizer=adamw8bit needs the package torchao: pip install torchao (or labkit's extra `lowbit`)"
+        raise LabError(needs) from None
 
 
 def plain(state: State) -> models.Model:
@@ -171,7 +182,10 @@ def take_step(state: State, examples: list[Example], speed: float, lam: float, c
     """
     parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
     for group in state.optimizer.param_groups:
-        group["lr"] = speed
+        if torch.is_tensor(group["lr"]):  # in adamw8bit, whose compiled step must see it change
+            group["lr"].fill_(speed)
+        else:
+            group["lr"] = speed
     if state.plain is not None:
         state.plain.to("cpu")  # room on the GPU
     n = processes.size()

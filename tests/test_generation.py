@@ -2,6 +2,7 @@
 
 import json
 
+import datasets
 import pytest
 import torch
 from conftest import TRACES
@@ -162,6 +163,20 @@ def test_a_runs_own_traces_are_a_teacher_too(tmp_path):
     read = {"rule": "answer line", "span": None, "strict": True, "temperature": 0.8, "use": "kept"}
     trace = Trace(problem="gsm8k/train/3", side="teacher", model="m", epoch=0, draw=0, **said, **read)
     assert ask(write(tmp_path, to_json(trace)), "any wording")[1] == [[Completion(trace.text, "stop", 9, -0.5)]]
+
+
+def test_a_dataset_of_recorded_traces_is_a_teacher_too(tmp_path):
+    datasets.Dataset.from_list([row(sample=1, text="second"), row(text="first")]).to_parquet(
+        tmp_path / "d" / "t.parquet"
+    )
+    generator, said = ask(tmp_path / "d")
+    assert [completion.text for completion in said[0]] == ["first", "second"] and generator.name == "teacher-7b"
+
+
+def test_a_dataset_that_cannot_be_had_is_named(monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    with pytest.raises(LabError, match=r"^traces:somebody/traces could not be loaded \("):
+        ask("somebody/traces")
 
 
 def test_the_recorded_question_must_be_the_one_asked(tmp_path):
