@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from labkit.records import LabError
+from labkit.records import LabError, shown
 
 METHODS = ("zero-shot", "single-cot", "diverse-cot", "orpo")
 # settings that may change when a run goes on: they decide how it gets its traces, not which it asks for
@@ -247,11 +247,13 @@ def _explain(error: dict[str, Any]) -> str:
     field = str(error["loc"][0]) if error["loc"] else ""
     if error["type"] == "extra_forbidden":
         near = difflib.get_close_matches(field, RunConfig.model_fields, 1)
-        return f"unknown setting {field!r}" + (f": did you mean {near[0]!r}?" if near else ": see `labkit settings`")
+        return f"unknown setting {shown(field)}" + (
+            f": did you mean {near[0]!r}?" if near else ": see `labkit settings`"
+        )
     if error["type"] == "missing":
         return f"setting {field!r} is missing: {RunConfig.model_fields[field].description}"
     message = error["msg"].removeprefix("Value error, ").replace("Input", "it")
-    return f"{field} = {error['input']!r}: {message}" if field else message
+    return f"{field} = {shown(error['input'])}: {message}" if field else message
 
 
 def recipes() -> list[str]:
@@ -286,10 +288,11 @@ def _values(name: str) -> dict[str, Any]:
     else:
         raise LabError(f"unknown recipe {name!r}: one of {', '.join(recipes())}, or a .yaml file of your own")
     try:
-        values = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
+        values = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date in month 13, for one
         raise LabError(f"recipe {name}: not YAML: {str(error).splitlines()[0]}") from None
-    if not isinstance(values, dict):
+    values = {} if values is None else values
+    if not isinstance(values, dict) or not all(isinstance(field, str) for field in values):
         raise LabError(f"recipe {name}: expected lines of `setting: value`")
     return values
 
@@ -297,7 +300,7 @@ def _values(name: str) -> dict[str, Any]:
 def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise LabError(f"recipe {path}: cannot be read ({error})") from None
 
 

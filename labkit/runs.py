@@ -38,8 +38,10 @@ class Stopped(Exception):
 
 def folder_of(runs_dir: Path, name: str) -> Path:
     """The folder of a run; raises `LabError` for a name that is not letters, digits, `.`, `_`, `-`."""
-    if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}", name) or name.endswith(".new"):
-        raise LabError(f"run name {name!r}: use letters, digits, '.', '_' and '-', at most 100, not a dot first")
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", name) or name.endswith(".new"):
+        raise LabError(
+            f"run name {name!r}: use letters, digits, '.', '_' and '-', at most 100, not a dot or dash first"
+        )
     return runs_dir / name
 
 

@@ -15,7 +15,7 @@ from labkit.answers import Grader, grade
 from labkit.config import RunConfig
 from labkit.generation import Generator, RecordedGenerator, render
 from labkit.prompts import prompt, worked_examples
-from labkit.records import Answer, Problem, Score, Trace, Triplet
+from labkit.records import Answer, Problem, Score, Trace, Triplet, printable
 
 
 @dataclass
@@ -150,7 +150,7 @@ def evaluate(lab: Lab) -> None:
 
 def say(line: str) -> None:
     """One line for whoever watches: the terminal, or log.txt."""
-    tqdm.write(line, file=sys.stderr)
+    tqdm.write(printable(line), file=sys.stderr)
 
 
 def _bar(label: str, total: int, finished: int) -> tqdm:

@@ -114,8 +114,8 @@ def encode(
     rows, dropped = [], 0
     for triplet in triplets:
         prompt, text = ids[triplet.problem], prompts[triplet.problem]
-        chosen = encode_response(tokenizer, triplet.chosen, text)
-        rejected = None if triplet.rejected is None else encode_response(tokenizer, triplet.rejected, text)
+        chosen = _response(tokenizer, triplet.chosen, text)
+        rejected = None if triplet.rejected is None else _response(tokenizer, triplet.rejected, text)
         if rejected and len(prompt) + len(rejected) > max_length:
             rejected, dropped = None, dropped + 1
         if len(prompt) + len(chosen) > max_length:
@@ -125,6 +125,13 @@ def encode(
             chosen, rejected = oracle.marked(asked[triplet.problem], triplet, chosen, rejected, tokenizer)
         rows.append((triplet.problem, Pair(prompt, chosen, rejected)))
     return rows, dropped
+
+
+def _response(tokenizer: models.Tokenizer, said: str, prompt: str) -> tuple[int, ...]:
+    """Token ids of a response; a control token that a server or a recording left inside it is text, as in a prompt."""
+    while said.endswith(tokenizer.eos_token):
+        said = said.removesuffix(tokenizer.eos_token)
+    return encode_response(tokenizer, prompting.as_text(tokenizer, said), prompt)
 
 
 def steps_of(rows: Sequence[tuple[str, Pair]], config: RunConfig, epoch: int) -> list[list[Example]]:
