@@ -22,6 +22,7 @@ from labkit.cli_options import RUNS, Benchmarks, Data, Json, Name, Recipe, RunsD
 from labkit.method_text import table
 from labkit.records import LabError, Score, Triplet, printable
 from labkit.triplets import tally
+from labkit.trouble import Trouble
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False
@@ -347,6 +348,8 @@ def main() -> None:
         _end(error, 2)
     except KeyboardInterrupt:
         _end("stopped", 3)
+    except Trouble as error:
+        _end(f"failed: {error}", 1)
     except Exception as error:
         _end(f"failed: {type(error).__name__}: {error} (the run's log.txt has the details)", 1)
 

@@ -105,7 +105,11 @@ class RunConfig(BaseModel):
     )
     timeout: float = Field(600.0, gt=0, le=86400, description="Seconds a server has for one answer.")
     retries: int = Field(
-        6, ge=0, le=100, description="Times a request is sent again after 429, 5xx, a timeout or a broken answer."
+        12,
+        ge=0,
+        le=100,
+        description="Times a request is sent again after 429, 5xx, a timeout or a broken answer; the "
+        "waits double from 1 s to a minute, so that 12 outlast seven minutes of refusals.",
     )
     token_cap: OptionalCount = Field(
         None, description="Most tokens, in and out, that servers may be paid for; the run stops before. Can be raised."

@@ -62,6 +62,8 @@ def student(checkpoint: Path | None, config: RunConfig) -> training.State:
 
 
 def _student(checkpoint: Path | None, config: RunConfig) -> training.State:
+    if checkpoint:
+        training.check(checkpoint)
     spec = str(checkpoint) if checkpoint and not config.lora_rank else config.student
     state = training.prepare(*models.load(spec, config.dtype), config)
     if checkpoint:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from labkit import (
@@ -25,6 +25,7 @@ from labkit import (
     serving,
     training,
     triplets,
+    trouble,
     verifiers,
 )
 from labkit.answers import Grader, grade
@@ -160,6 +161,7 @@ def run(
     config = runs.load_config(folder)
     with runs.writing(folder):
         if runs.status(folder)["state"] == "done":
+            training.drop_checkpoints(folder)  # where a kill came between
             return "done"
         shard = shard or runs.status(folder).get("shard")
         with _ending(folder):
@@ -296,19 +298,33 @@ def _ending(folder: Path) -> Iterator[None]:
             raise processes.Lost(lost) from error
         if isinstance(error, runs.Stopped | KeyboardInterrupt):
             reason = str(error) or None
-            runs.write_status(folder, state="stopped", reason=reason)
-            runs.log_line(folder, "events.jsonl", event="stopped", reason=reason)
+            with suppress(OSError):
+                runs.write_status(folder, state="stopped", reason=reason)
+                runs.log_line(folder, "events.jsonl", event="stopped", reason=reason)
             say(f"stopped{f': {reason}' if reason else ''}; continue with: labkit distill {folder.name}")
             return
+        if told := trouble.told(error, _state(folder), folder.name):
+            _failed(folder, told)
+            raise trouble.Trouble(told) from error
         _failed(folder, str(error) if isinstance(error, LabError) else f"{type(error).__name__}: {error}")
         raise
 
 
 def _failed(folder: Path, reason: str) -> None:
-    """Write down why; within an exception, with its traceback."""
-    runs.write_status(folder, state="failed", reason=reason)
-    runs.log_line(folder, "events.jsonl", event="failed", reason=reason)
-    with open(folder / "log.txt", "a", encoding="utf-8", errors="backslashreplace") as log:
+    """Write down why, as far as the disk lets it; within an exception, with its traceback."""
+    with suppress(OSError):
+        runs.write_status(folder, state="failed", reason=reason)
+    with suppress(OSError):
+        runs.log_line(folder, "events.jsonl", event="failed", reason=reason)
+    with suppress(OSError), open(folder / "log.txt", "a", encoding="utf-8", errors="backslashreplace") as log:
         log.write(f"failed: {reason}\n")
         if sys.exc_info()[0]:
             traceback.print_exc(file=log)
+
+
+def _state(folder: Path) -> str:
+    """What the run was doing, by its status."""
+    try:
+        return runs.status(folder)["state"]
+    except (LabError, OSError):
+        return ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -150,7 +150,8 @@ def evaluate(lab: Lab) -> None:
 
 def say(line: str) -> None:
     """One line for whoever watches: the terminal, or log.txt."""
-    tqdm.write(printable(line), file=sys.stderr)
+    with suppress(OSError):  # a terminal that was closed, or a full disk under log.txt, is no reason to end a run
+        tqdm.write(printable(line), file=sys.stderr)
 
 
 def _bar(label: str, total: int, finished: int) -> tqdm:

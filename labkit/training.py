@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from labkit import adapters, kto, models, oracle, preferences, processes, prompting, sharding, triplets
+from labkit import adapters, files, kto, models, oracle, preferences, processes, prompting, sharding, triplets
 from labkit.config import RunConfig
 from labkit.orpo import Example, encode_response, totals, train_step
 from labkit.packing import deal, smallest
@@ -237,10 +237,28 @@ def take_step(state: State, examples: list[Example], speed: float, lam: float, c
 
 
 def save_checkpoint(state: State, folder: Path) -> None:
-    """Write checkpoints/step-N (model or adapters, optimiser, position) whole, then remove the older ones."""
+    """Write checkpoints/step-N (model or adapters, optimiser, position) whole, then remove the older ones.
+
+    Where that fails, of a full disk say, the older ones are still there, and nothing of this one.
+    """
     target = folder / "checkpoints" / f"step-{state.step:07d}-epoch-{state.epoch}"
     new = target.with_name(target.name + ".new")
     new.mkdir(parents=True, exist_ok=True)
+    try:
+        _fill(state, new)
+        files.seal(new)
+    except Exception:  # torch and safetensors have errors of their own for a full disk
+        shutil.rmtree(new, ignore_errors=True)
+        raise
+    if target.exists():
+        shutil.rmtree(target)
+    new.replace(target)
+    for old in target.parent.iterdir():
+        if old != target:
+            shutil.rmtree(old)
+
+
+def _fill(state: State, new: Path) -> None:
     if state.adapter:
         adapters.save(plain(state), state.adapter, new)
     else:
@@ -248,12 +266,6 @@ def save_checkpoint(state: State, folder: Path) -> None:
     torch.save(_moments(state), new / "optimizer.pt")
     position = {"step": state.step, "epoch": state.epoch, "epoch_step": state.epoch_step}
     (new / "position.json").write_text(json.dumps(position) + "\n")
-    if target.exists():
-        shutil.rmtree(target)
-    new.replace(target)
-    for old in target.parent.iterdir():
-        if old != target:
-            shutil.rmtree(old)
 
 
 def save_student(state: State, folder: Path) -> None:
@@ -280,6 +292,15 @@ def newest_checkpoint(folder: Path) -> Path | None:
     """The run's newest whole checkpoint, or None."""
     found = sorted(path for path in folder.glob("checkpoints/step-*") if path.suffix != ".new")
     return found[-1] if found else None
+
+
+def check(checkpoint: Path) -> None:
+    """Raises `LabError` for a checkpoint that is not what was written."""
+    if name := files.broken(checkpoint):
+        raise LabError(
+            f"{checkpoint / name}: damaged: remove {checkpoint}; the run then trains again from its first step, on the "
+            "traces that it has"
+        )
 
 
 def restore(state: State, checkpoint: Path) -> None:
