@@ -16,9 +16,9 @@ ORDER = [
     "attention", "choosing", "batching", "decoding", "prompts", "prompting", "generation", "replies", "asking",
     "budget", "catalog", "servers", "guard", "serving", "sampling", "difficulty", "triplets",
     "planning", "training", "crew", "evaluation", "alive", "lines", "runs", "pilot", "queueing", "stages", "distill",
-    "shards", "cards", "lmeval", "export", "upload", "standins", "compare", "groups", "methods", "sweeps", "method_text", "why",
-    "figures", "method_figures", "sweep_figures", "why_figures", "study_figures", "markup", "lessons",
-    "report_tables", "report_page", "report_run", "report_traces", "report_why", "report_group", "report",
+    "shards", "cards", "lmeval", "export", "upload", "standins", "compare", "groups", "methods", "sweeps",
+    "method_text", "why", "figures", "method_figures", "sweep_figures", "why_figures", "study_figures", "markup",
+    "lessons", "report_tables", "report_page", "report_run", "report_traces", "report_why", "report_group", "report",
     "pocket_shapes", "pocket_models", "doctor", "cli_options", "cli_groups", "cli_plan", "cli", "__main__",
 ]  # fmt: skip
 TORCH = {
