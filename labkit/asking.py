@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from labkit.records import LabError
+from labkit.records import LabError, printable
 
 KEY = "LABKIT_API_KEY"
 AGAIN = {408, 409, 425, 429}  # and 5xx: the same request may well succeed later
@@ -203,7 +203,7 @@ def _said(content: bytes, length: int = 200) -> str:
 def _line(message: object) -> str:
     secret = os.environ.get(KEY, "").strip()
     text = " ".join(str(message).split()) or type(message).__name__
-    return text.replace(secret, "***") if secret else text
+    return printable(text.replace(secret, "***") if secret else text)
 
 
 def _call(function: Callable[[], None] | None) -> None:

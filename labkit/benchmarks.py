@@ -9,18 +9,21 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import math
 import random
 import re
 import string
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import datasets
 
 from labkit import pocket
-from labkit.records import LabError, Problem
+from labkit.records import HALF, LabError, Problem, shown
+from labkit.values import EDGE, LONGEST_NUMBER, is_correct
 
 Row = dict[str, Any]
 Fields = dict[str, Any]  # the Problem fields that a row decides: question, kind, answer, choices, labels
@@ -45,13 +48,17 @@ def _labelled(question: str, choices: Row, gold: str) -> Fields:
     # 22 of ARC-Challenge's test rows label their choices 1-4, a few have 3 or 5: gold is the position of its label
     texts, labels = list(choices["text"]), [str(label) for label in choices["label"]]
     if str(gold) not in labels:
-        raise ValueError(f"answer {gold!r} is not among the choices' labels {', '.join(labels)}")
+        raise ValueError(f"answer {shown(gold)} is not among the choices' labels {', '.join(labels)}")
     return _choice(question, texts, labels.index(str(gold)))
 
 
 def _choice(question: str, texts: list[str], gold: int) -> Fields:
     if not 2 <= len(texts) <= 26:
         raise ValueError(f"{len(texts)} choices: 2 to 26 are allowed")
+    if not all(isinstance(text, str | int | float) and str(text).strip() for text in texts):
+        raise ValueError("a choice is empty or not text")
+    if gold >= len(texts):
+        raise ValueError(f"the right answer is choice {gold + 1} of {len(texts)}")
     labels = tuple(string.ascii_uppercase[: len(texts)])
     choices = tuple(str(text).strip() for text in texts)
     return {"question": question, "kind": "choice", "answer": labels[gold], "choices": choices, "labels": labels}
@@ -59,7 +66,7 @@ def _choice(question: str, texts: list[str], gold: int) -> Fields:
 
 def _strategyqa(row: Row) -> Fields:
     if not isinstance(row["answer"], bool):
-        raise ValueError(f"answer {row['answer']!r} is not true or false")
+        raise ValueError(f"answer {shown(row['answer'])} is not true or false")
     return {"question": row["question"], "kind": "boolean", "answer": "yes" if row["answer"] else "no"}
 
 
@@ -70,22 +77,35 @@ def _medqa(row: Row) -> Fields:
 
 def _own(row: Row) -> Fields:
     """Your own columns: question, answer, and optionally choices (a list, or texts separated by `|`)."""
-    choices, answer = row.get("choices"), row["answer"]
+    choices, word = row.get("choices"), _word(row["answer"])
     if isinstance(choices, str):
         choices = [text.strip() for text in choices.split("|") if text.strip()]
     if choices:
-        gold = _position(choices, str(answer).strip())
-        return _choice(row["question"], choices, gold)
-    word = str(answer).strip()
+        if not isinstance(choices, list):
+            raise ValueError("choices are neither a list nor texts separated by |")
+        return _choice(row["question"], choices, _position(choices, word))
     if word.lower() in {"yes", "no", "true", "false"}:
         return {
             "question": row["question"],
             "kind": "boolean",
             "answer": "yes" if word.lower() in {"yes", "true"} else "no",
         }
+    if re.fullmatch(r"[-+]?\d+(,\d+)+(\.\d+)?", word) and not re.fullmatch(r"[-+]?\d{1,3}(,\d{3})+(\.\d+)?", word):
+        raise ValueError(f"answer {shown(word)} may be a decimal or a list: write 1.5 for a decimal, '1, 5' for a list")
     if re.fullmatch(r"[-+]?[\d,]*\.?\d+", word):
         return {"question": row["question"], "kind": "number", "answer": _decimal(word.replace(",", ""))}
     return {"question": row["question"], "kind": "text", "answer": word}
+
+
+def _word(answer: Any) -> str:
+    """An answer as text; a number of JSON without an exponent."""
+    if answer is None or isinstance(answer, list | dict):
+        raise ValueError(f"answer {shown(answer)} is not a text, a number or true/false")
+    if isinstance(answer, float):
+        if not math.isfinite(answer):
+            raise ValueError(f"answer {answer} is not a number")
+        return f"{Decimal(repr(answer)):f}"
+    return str(answer).strip()
 
 
 def _position(choices: list[str], answer: str) -> int:
@@ -95,12 +115,14 @@ def _position(choices: list[str], answer: str) -> int:
         return texts.index(answer)
     if len(answer) == 1 and answer.upper() in letters:
         return letters.index(answer.upper())
-    raise ValueError(f"answer {answer!r} is not among the choices: give a choice's text or its letter A-{letters[-1]}")
+    raise ValueError(
+        f"answer {shown(answer)} is not among the choices: give a choice's text or its letter A-{letters[-1]}"
+    )
 
 
 def _decimal(text: str) -> str:
     if not re.fullmatch(r"[-+]?\d*\.?\d+", text):
-        raise ValueError(f"answer {text!r} is not a number")
+        raise ValueError(f"answer {shown(text)} is not a number")
     return text.removeprefix("+")
 
 
@@ -149,6 +171,8 @@ def _is_file(benchmark: str) -> bool:
 
 def _local(benchmark: str, split: str, data: Path) -> list[Problem]:
     folder = data / benchmark
+    if Path(benchmark).name != benchmark or benchmark == "..":
+        raise LabError(f"benchmark {benchmark!r}: the name of a folder in {data} is wanted, not a path")
     if not folder.is_dir():
         found = sorted(path.name for path in data.iterdir() if path.is_dir()) if data.is_dir() else []
         raise LabError(
@@ -186,16 +210,30 @@ def _problems(
             fields = parse(row)
             if not isinstance(fields["question"], str) or not fields["question"].strip():
                 raise ValueError("the question is empty or not text")
-            if not str(fields["answer"]).strip():
-                raise ValueError("the answer is empty")
+            name = f"{benchmark}/{split}/{len(problems)}"
+            problems.append(_gradable(Problem(id=name, benchmark=benchmark, split=split, **fields)))
         except KeyError as error:
-            raise LabError(f"{where} {number}: column {error} is missing; found {', '.join(map(str, row))}") from None
-        except (ValueError, TypeError, AttributeError) as error:
+            found = shown(", ".join(map(str, row)))[1:-1]
+            raise LabError(f"{where} {number}: column {error} is missing; found {found}") from None
+        except (ValueError, LabError) as error:
             raise LabError(f"{where} {number}: {error}") from None
-        problems.append(Problem(id=f"{benchmark}/{split}/{len(problems)}", benchmark=benchmark, split=split, **fields))
+        except (TypeError, AttributeError) as error:
+            raise LabError(f"{where} {number}: a column has another shape than in this benchmark ({error})") from None
     if not problems:
         raise LabError(f"{where.removesuffix(', line')}: there are no questions in it")
     return problems
+
+
+def _gradable(problem: Problem) -> Problem:
+    """The problem, if its gold answer can be right; ValueError for one that no answer matches, or that is not text."""
+    if not problem.answer.strip(EDGE):
+        raise ValueError("the answer is empty")
+    if any(HALF.search(text) for text in (problem.question, problem.answer, *problem.choices)):
+        raise ValueError("half a character (a lone surrogate) in it: save the file as UTF-8 again")
+    if problem.kind == "number" and len(problem.answer) > LONGEST_NUMBER:
+        raise ValueError(f"answer {shown(problem.answer)} has more than {LONGEST_NUMBER} digits")
+    is_correct(problem.answer, problem)  # raises for a gold answer that is none of its kind
+    return problem
 
 
 def _file_rows(path: Path) -> Iterator[tuple[int, Row]]:
@@ -203,13 +241,16 @@ def _file_rows(path: Path) -> Iterator[tuple[int, Row]]:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise LabError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
-    yield from _csv_rows(text) if path.suffix == ".csv" else _json_rows(text, path)
+    yield from _csv_rows(text, path) if path.suffix == ".csv" else _json_rows(text, path)
 
 
-def _csv_rows(text: str) -> Iterator[tuple[int, Row]]:
+def _csv_rows(text: str, path: Path) -> Iterator[tuple[int, Row]]:
     reader = csv.DictReader(text.splitlines(keepends=True))
-    for row in reader:
-        yield reader.line_num, {key: value for key, value in row.items() if key is not None}
+    try:
+        for row in reader:
+            yield reader.line_num, {key: value for key, value in row.items() if key is not None}
+    except csv.Error as error:
+        raise LabError(f"{path}, line {reader.line_num + 1}: not CSV ({error})") from None
 
 
 def _json_rows(text: str, path: Path) -> Iterator[tuple[int, Row]]:
@@ -218,7 +259,7 @@ def _json_rows(text: str, path: Path) -> Iterator[tuple[int, Row]]:
             continue
         try:
             row = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # ValueError: also an integer of thousands of digits
             raise LabError(f"{path}, line {number}: not JSON ({error})") from None
         if not isinstance(row, dict):
             raise LabError(f"{path}, line {number}: expected an object with named columns")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import yaml
 from labkit import pocket, runs
 from labkit.benchmarks import BENCHMARKS, name_of
 from labkit.config import RunConfig
-from labkit.records import LabError, Score, Trace
+from labkit.records import LabError, Score, Trace, printable
 from labkit.sampling import tally
 
 PAPER = "https://arxiv.org/abs/2509.25100"
@@ -31,7 +32,16 @@ def licence(spec: str) -> str | None:
         found = yaml.safe_load(text.split("---\n")[1])["licence" if "\nlicence:" in text else "license"]
     except (OSError, LabError, IndexError, KeyError, TypeError, ValueError, yaml.YAMLError):
         return None
-    return str(found)
+    return _cell(str(found))[:60]
+
+
+def code(words: str) -> str:
+    """Words of somebody else as inline code of a card: in one line, and nothing in them is Markdown or HTML."""
+    return "`" + " ".join(printable(words).replace("`", "'").split()) + "`"
+
+
+def _cell(words: str) -> str:
+    return re.sub(r"[^\w .:-]", "-", words)
 
 
 def chain(config: RunConfig) -> str:
@@ -39,11 +49,11 @@ def chain(config: RunConfig) -> str:
     lines = []
     sides = (("teacher", config.teacher, "its traces"), ("student", config.student, "its weights and traces"))
     for role, spec, bound in sides:
-        lines.append(f"- {role} `{spec}`: {licence(spec) or 'see its own page'}; it covers {bound}")
+        lines.append(f"- {role} {code(spec)}: {licence(spec) or 'see its own page'}; it covers {bound}")
     for name in config.benchmarks:
         source = BENCHMARKS.get(name)
         lines.append(
-            f"- questions `{name_of(name)}`: "
+            f"- questions {code(name_of(name))}: "
             + (f"see https://huggingface.co/datasets/{source.hub}" if source else "generated or your own")
         )
     return "\n".join(lines)
@@ -87,7 +97,7 @@ def dataset(folder: Path, config: RunConfig, count: int, traces: int) -> str:
 `traces` ({traces} rows): every draw, kept or not, with its answer, the rule that found it, and why it was kept.
 
 ## How it was made
-- teacher `{config.teacher}`, student `{config.student}`
+- teacher {code(config.teacher)}, student {code(config.student)}
 {method(config)}
 
 | stage | draws | kept | correct | wrong | unparsed | truncated |
@@ -130,7 +140,7 @@ def model(folder: Path, config: RunConfig) -> str:
     })  # fmt: skip
     return f"""{head}# {folder.name}
 
-`{config.student}`, distilled from `{config.teacher}`.
+{code(config.student)}, distilled from {code(config.teacher)}.
 
 {method(config)}
 
@@ -160,7 +170,7 @@ def _result(score: Score) -> dict[str, Any]:
 def _table(scores: list[Score], last: int) -> str:
     before = {score.benchmark: 100 * score.accuracy for score in scores if score.epoch == 0}
     return "\n".join(
-        f"| {s.benchmark} | {s.split} | {s.total} | {before[s.benchmark]:.1f} | {100 * s.accuracy:.1f} | "
+        f"| {_cell(s.benchmark)} | {_cell(s.split)} | {s.total} | {before[s.benchmark]:.1f} | {100 * s.accuracy:.1f} | "
         f"{100 * s.low:.1f} - {100 * s.high:.1f} | {s.unparsed} | {s.truncated} |"
         for s in scores
         if s.epoch == last

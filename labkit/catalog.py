@@ -17,8 +17,10 @@ def models(server: asking.Server) -> list[str]:
 
 
 def _listed(reply: dict[str, Any]) -> list[str]:
-    rows = [row for row in reply.get("data") or [] if isinstance(row, dict)]
-    names = [name for row in rows for name in (row.get("id"), *(row.get("aliases") or ()))]
+    data = reply.get("data")
+    rows = [row for row in (data if isinstance(data, list) else []) if isinstance(row, dict)]
+    aliases = [row["aliases"] if isinstance(row.get("aliases"), list) else [] for row in rows]
+    names = [name for row, others in zip(rows, aliases, strict=True) for name in (row.get("id"), *others)]
     return list(dict.fromkeys(name for name in names if isinstance(name, str)))
 
 

@@ -20,7 +20,7 @@ from labkit import compare as comparing
 from labkit import config as configuring
 from labkit.cli_options import RUNS, Benchmarks, Data, Json, Name, Recipe, RunsDir, Set, StandIn, settings_of
 from labkit.method_text import table
-from labkit.records import LabError, Score, Triplet
+from labkit.records import LabError, Score, Triplet, printable
 from labkit.triplets import tally
 from labkit.trouble import Trouble
 
@@ -136,8 +136,9 @@ def show(name: Name, runs_dir: RunsDir = RUNS, as_json: Json = False) -> None:
             json.dumps({"status": state, "config": config.model_dump(mode="json"), "events": events, "scores": scores})
         )
         return
-    print(f"{name}: {state['state']}" + (f" ({state['reason']})" if state.get("reason") else ""))
-    print(f"{config.policy}; teacher {config.teacher}, student {config.student}, seed {config.seed}\n")
+    reason = f" ({state['reason']})" if state.get("reason") else ""
+    print(printable(f"{name}: {state['state']}{reason}"))
+    print(printable(f"{config.policy}; teacher {config.teacher}, student {config.student}, seed {config.seed}\n"))
     _print_sampling(events)
     _print_pairs(folder, config.epochs)
     _print_scores(folder, False)
@@ -371,5 +372,5 @@ def _launched() -> None:
 
 
 def _end(message: object, code: int) -> None:
-    print(f"labkit: {' '.join(str(message).split())}", file=sys.stderr)
+    print(f"labkit: {printable(' '.join(str(message).split()))}", file=sys.stderr)
     sys.exit(code)

@@ -68,6 +68,9 @@ def _student(checkpoint: Path | None, config: RunConfig) -> training.State:
     state = training.prepare(*models.load(spec, config.dtype), config)
     if checkpoint:
         training.restore(state, checkpoint)
+    if config.loss == "kto" and config.method == "orpo":
+        device = training.plain(state).device
+        state.reference = models.load(config.student, config.dtype)[0].to(device).requires_grad_(False)
     return state
 
 

@@ -21,7 +21,7 @@ from labkit.benchmarks import hub_rows
 from labkit.choosing import Job, Said, Settings
 from labkit.decoding import decode
 from labkit.prompting import prompt_ids, render
-from labkit.records import Completion, LabError, Trace, from_json
+from labkit.records import HALF, Completion, LabError, Trace, from_json, shown
 
 __all__ = ["Generator", "RecordedGenerator", "Request", "Settings", "TransformersGenerator", "prompt_ids", "render"]
 
@@ -181,8 +181,8 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             continue
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise LabError(f"{path}, line {number}: not JSON ({error.msg})") from None
+        except (ValueError, RecursionError) as error:  # ValueError: also an integer of thousands of digits
+            raise LabError(f"{path}, line {number}: not JSON ({getattr(error, 'msg', error)})") from None
         if not isinstance(row, dict):
             raise LabError(f"{path}, line {number}: not a JSON object")
         empty = False
@@ -194,21 +194,27 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def _recorded(path: Path, number: int, row: dict[str, Any]) -> tuple[str, str | None, _Recorded]:
     """(Problem.id, model, draw) of one line."""
     try:
+        if HALF.search(str(row.get("text"))):
+            raise LabError("half a character (a lone surrogate) in its text: save the file as UTF-8 again")
         if "problem" in row:
             trace = from_json(Trace, row)
             said = Completion(trace.text, trace.finish, trace.tokens, trace.logprob)
             return trace.problem, trace.model, _Recorded(number, None, trace.draw, said)
         finish = row.get("finish_reason", "stop")
-        if not isinstance(row["text"], str) or not isinstance(row["question"], str) or not isinstance(row["row"], int):
-            raise LabError("`text` and `question` must be text and `row` a whole number")
+        model, tokens, draw = row.get("model"), row.get("tokens", 0), row.get("sample", number)
+        texts, counts = (row["text"], row["question"], row["benchmark"], model or ""), (row["row"], tokens, draw)
+        if not all(isinstance(text, str) for text in texts) or not all(type(count) is int for count in counts):
+            raise LabError("text, question, benchmark and model must be text, and row, tokens and sample whole numbers")
         if finish not in ("stop", "length"):
-            raise LabError(f"finish_reason {finish!r} is neither stop nor length")
-        said = Completion(row["text"], finish, int(row.get("tokens", 0)))
+            raise LabError(f"finish_reason {shown(finish)} is neither stop nor length")
+        said = Completion(row["text"], finish, tokens)
         problem = f"{row['benchmark']}/train/{row['row']}"
-        return problem, row.get("model"), _Recorded(number, row["question"], int(row.get("sample", number)), said)
+        return problem, model, _Recorded(number, row["question"], draw, said)
     except KeyError as error:
-        raise LabError(f"{path}, line {number}: field {error} is missing; found {', '.join(row)}") from None
-    except (LabError, ValueError, TypeError) as error:
+        raise LabError(
+            f"{path}, line {number}: field {error} is missing; found {shown(', '.join(row))[1:-1]}"
+        ) from None
+    except LabError as error:
         raise LabError(f"{path}, line {number}: {error}") from None
 
 

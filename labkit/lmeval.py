@@ -8,6 +8,7 @@ truncated here; on answers that ended by themselves the scores are equal.
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def write(folder: Path, config: RunConfig, target: Path) -> list[str]:
     groups: dict[str, list[Problem]] = {}
     for problem in runs.records(folder, "problems.jsonl", Problem):
         if problem.split == config.split:
-            groups.setdefault(problem.benchmark, []).append(problem)
+            groups.setdefault(re.sub(r"[^\w.-]", "-", problem.benchmark), []).append(problem)
     (target / "labkit_grading.py").write_text(FUNCTIONS, encoding="utf-8")
     for benchmark, problems in groups.items():
         rows = [json.dumps(_row(problem, config), ensure_ascii=False) + "\n" for problem in problems]

@@ -7,11 +7,13 @@ from typing import Any
 
 from labkit.compare import points
 from labkit.groups import columns
+from labkit.records import printable
 from labkit.sweeps import Point
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Columns padded to their widest cell, two spaces apart."""
+    head, *rows = [[printable(cell).replace("\n", " ") for cell in row] for row in (head, *rows)]
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
     return "\n".join(
         "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in [head, *rows]
@@ -23,7 +25,7 @@ def tables(found: Mapping[str, Any]) -> str:
     rows = found["rows"]
     if not rows:
         return f"{found['group']}: no run is finished yet"
-    parts = [f"{found['group']}: student {found['student']}", _methods(found), _legend(rows)]
+    parts = [printable(f"{found['group']}: student {found['student']}"), _methods(found), _legend(rows)]
     if found["claims"]:
         parts += ["", _claims(found["claims"])]
     if found["paper"]:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
 from gguf import GGUFReader
@@ -125,13 +126,30 @@ def verify(spec: str) -> None:
         if Path(where).is_dir() and internlm2.is_native(Path(where)):
             internlm2.examine(Path(where))
         if gguf:
-            GGUFReader(Path(where) / gguf)
+            _examine(Path(where) / gguf)
         for path in sorted(Path(where).glob("*.safetensors")) if not gguf else []:
             try:
                 with safe_open(path, "pt"):
                     pass
             except SafetensorError as error:
                 raise LabError(f"model {spec}: {path.name} is damaged ({error}): copy it again") from None
+
+
+class _BoundedReader(GGUFReader):
+    """A head of 60 bytes that announces 2**63 values would otherwise be read until the memory is full."""
+
+    def _get(self, offset: int, dtype: Any, count: Any = 1, override_order: Any = None) -> Any:
+        if offset + np.dtype(dtype).itemsize * int(count) > len(self.data):
+            raise ValueError("cut off")
+        return super()._get(offset, dtype, count, override_order)
+
+
+def _examine(path: Path) -> None:
+    """Raises `LabError` where the head of a GGUF file, or what it says of the tensors, is damaged."""
+    try:
+        _BoundedReader(path)
+    except (ValueError, LookupError, OverflowError, RecursionError) as error:
+        raise LabError(f"gguf:{path}: damaged, or not a GGUF file ({error}): copy it again") from None
 
 
 def load(spec: str, dtype: str = "float32", device: str | None = None) -> tuple[Model, Tokenizer]:

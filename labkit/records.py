@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
+import reprlib
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from functools import cache
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 SCHEMA = 1  # version written into every record; a reader refuses a newer one by name
 
@@ -18,8 +22,29 @@ Outcome = Literal["correct", "wrong", "unparsed", "truncated"]
 OUTCOMES: tuple[Outcome, ...] = ("correct", "wrong", "unparsed", "truncated")
 
 
+HALF = re.compile("[\ud800-\udfff]")  # of a surrogate pair: no text in UTF-8, and tokenizers refuse it
+
+
 class LabError(Exception):
     """Bad input, said in one line for a person: what, where, and what to do. The CLI exits with 2 on it."""
+
+
+_STEERING = re.compile(  # all but tab and new line
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
+)
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother, _SHORT.maxlong = 3, 160, 160, 160
+
+
+def shown(value: Any) -> str:
+    """A value of unknown size as a message shows it: its repr in one line, cut in the middle where it is long."""
+    text = " ".join(_SHORT.repr(value).split("\n"))
+    return text if len(text) <= 200 else f"{text[:150]} ... {text[-40:]}"
+
+
+def printable(text: str) -> str:
+    """`text` for a terminal or a log: what would steer it (escapes, controls, turns of direction) as `\\x1b`."""
+    return _STEERING.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 @dataclass(frozen=True)
@@ -71,7 +96,7 @@ class Trace:
     rule: str | None
     span: tuple[int, int] | None
     strict: bool
-    finish: str
+    finish: Literal["stop", "length"]
     tokens: int
     logprob: float | None
     temperature: float
@@ -111,7 +136,7 @@ class Answer:
     rule: str | None
     span: tuple[int, int] | None
     strict: bool
-    finish: str
+    finish: Literal["stop", "length"]
     tokens: int
     schema: int = SCHEMA
 
@@ -144,13 +169,43 @@ def to_json(record: Any) -> str:
     return json.dumps(dataclasses.asdict(record), ensure_ascii=False)
 
 
-def from_json(kind: type[Record], row: dict[str, Any]) -> Record:
-    """The record of `row`; raises `LabError` for a newer schema, or fields missing or unknown."""
-    if row.get("schema", SCHEMA) > SCHEMA:
-        raise LabError(
-            f"schema {row['schema']} was written by a newer labkit (this one reads up to {SCHEMA}): upgrade labkit"
-        )
+def from_json(kind: type[Record], row: Any) -> Record:
+    """The record of `row`; raises `LabError` for a newer schema, and for fields missing, unknown or of another type."""
+    if not isinstance(row, dict):
+        raise LabError(f"not a {kind.__name__}: {shown(row)} is no object with named fields")
+    schema = row.get("schema", SCHEMA)
+    if type(schema) is int and schema > SCHEMA:
+        raise LabError(f"schema {schema} was written by a newer labkit (this one reads up to {SCHEMA}): upgrade labkit")
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
+    checks = _checks(kind)
+    for name, value in values.items():
+        if name not in checks:
+            raise LabError(f"not a {kind.__name__}: it has no field {shown(name)}")
+        if not checks[name](value):
+            raise LabError(f"not a {kind.__name__}: {name} = {shown(row[name])}")
     try:
-        return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in row.items()})
+        return kind(**values)
     except TypeError as error:
-        raise LabError(f"not a {kind.__name__}: {error}") from None
+        raise LabError(f"not a {kind.__name__}: {str(error).partition('() ')[2] or error}") from None
+
+
+@cache
+def _checks(kind: type[Record]) -> dict[str, Callable[[Any], bool]]:
+    """For each field, whether a value is of the type that the class states."""
+    return {name: _check(hint) for name, hint in get_type_hints(kind).items()}
+
+
+def _check(hint: Any) -> Callable[[Any], bool]:
+    if get_origin(hint) is Literal:
+        return lambda value: value in get_args(hint)
+    if get_origin(hint) is tuple:
+        item = get_args(hint)[0]
+        size = None if get_args(hint)[-1] is ... else len(get_args(hint))
+        return lambda value: (
+            type(value) is tuple and size in (None, len(value)) and all(type(one) is item for one in value)
+        )
+    if parts := get_args(hint):  # X | None
+        checks = [_check(part) for part in parts]
+        return lambda value: any(fits(value) for fits in checks)
+    kinds = {float: (float, int)}.get(hint, (hint,))
+    return lambda value: type(value) in kinds

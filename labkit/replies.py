@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 from labkit.generation import Request, Settings
-from labkit.records import Completion
+from labkit.records import HALF, Completion, shown
 
 ENDS = {"stop": "stop", "eos": "stop", "length": "length", "content_filter": "length"}  # a filter cuts an answer short
+MOST = 10**9  # tokens of one answer, or nats of one token: what is above says nothing
 BYTES_PER_TOKEN = 4  # of English, where nobody counted
 CONTROL = re.compile(r"<(?=\||/?s>|(?:start|end)_of_turn>|bos>|eos>)|\[(?=/?INST\])")  # as chat templates write them
 
@@ -39,19 +40,25 @@ def completions(reply: dict[str, Any], asked: int, settings: Settings) -> tuple[
         for choice, text, count in zip(choices, texts, counts, strict=True)
     ]
     paid = usage.get("prompt_tokens")
-    return (paid if isinstance(paid, int) and paid > 0 else None), said
+    return (paid if _count(paid) else None), said
+
+
+def _count(tokens: Any) -> bool:
+    """Whether a server's number of tokens can be one."""
+    return type(tokens) is int and 0 < tokens < MOST
 
 
 def _text(choice: dict[str, Any]) -> str:
     message = choice.get("message")
     if not isinstance(message, dict) or "content" not in message:
         raise ValueError("a choice without content")
-    if choice.get("finish_reason") not in ENDS:
-        raise ValueError(f"a choice that ended for {choice.get('finish_reason')!r}, not stop or length")
+    end = choice.get("finish_reason")
+    if not isinstance(end, str) or end not in ENDS:
+        raise ValueError(f"a choice that ended for {shown(end)}, not stop or length")
     text = message["content"] or ""
     if not isinstance(text, str):
         raise ValueError("a choice whose content is not text")
-    return text
+    return HALF.sub("\ufffd", text)  # llama.cpp cuts answers in the middle of a character
 
 
 def _counts(choices: list[dict[str, Any]], texts: list[str], usage: Any, limit: int) -> list[int]:
@@ -60,7 +67,7 @@ def _counts(choices: list[dict[str, Any]], texts: list[str], usage: Any, limit: 
     Some servers count only one of several choices (llama.cpp): a usage of more than 12 bytes a token is not believed.
     """
     sizes = [max(len(text.encode()), 1) for text in texts]
-    trusted = isinstance(usage, int) and usage > 0 and (len(texts) == 1 or sum(sizes) <= 12 * usage)
+    trusted = _count(usage) and (len(texts) == 1 or sum(sizes) <= 12 * usage)
     per_byte = usage / sum(sizes) if trusted else 1 / BYTES_PER_TOKEN
     counts = []
     for choice, size in zip(choices, sizes, strict=True):
@@ -77,8 +84,8 @@ def _logprobs(choice: dict[str, Any]) -> list[float]:
     """Log-probability of each token said, in nats; empty where the server offers none."""
     offered = choice.get("logprobs")
     listed = offered.get("content") if isinstance(offered, dict) else None
-    values = [token.get("logprob") for token in listed or [] if isinstance(token, dict)]
-    return values if all(isinstance(value, int | float) for value in values) else []
+    values = [token.get("logprob") for token in (listed if isinstance(listed, list) else []) if isinstance(token, dict)]
+    return values if all(type(value) in (int, float) and -MOST < value < MOST for value in values) else []
 
 
 def _mean_logprob(choice: dict[str, Any]) -> float | None:

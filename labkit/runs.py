@@ -40,13 +40,15 @@ class Stopped(Exception):
 
 def is_name(name: str) -> bool:
     """Whether a run may be called so."""
-    return bool(re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}", name)) and not name.endswith(".new")
+    return bool(re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", name)) and not name.endswith(".new")
 
 
 def folder_of(runs_dir: Path, name: str) -> Path:
     """The folder of a run; raises `LabError` for a name that is not letters, digits, `.`, `_`, `-`."""
     if not is_name(name):
-        raise LabError(f"run name {name!r}: use letters, digits, '.', '_' and '-', at most 100, not a dot first")
+        raise LabError(
+            f"run name {name!r}: use letters, digits, '.', '_' and '-', at most 100, not a dot or dash first"
+        )
     return runs_dir / name
 
 

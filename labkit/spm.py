@@ -20,6 +20,7 @@ from labkit.records import LabError
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)  # SentencePiece.Type
 BPE_MODEL = 2  # TrainerSpec.ModelType
+LONGEST = 512  # characters of a piece; sentencepiece itself makes none above 16 unless told to
 SPACE = "▁"
 
 
@@ -61,6 +62,8 @@ def read(path: Path) -> Pieces:
         raise LabError(f"{path}: not a BPE SentencePiece model: only those are read here")
     if not normalizer.get(5, 1) or trainer.get(24, 0):
         raise LabError(f"{path}: it treats spaces in a way that is not known here (not as a leading {SPACE})")
+    if longest := [piece.text for piece in pieces if piece.type == NORMAL and len(piece.text) > LONGEST]:
+        raise LabError(f"{path}: a piece of {len(longest[0])} characters: not a tokenizer's file, or a damaged one")
     if len({piece.text for piece in pieces}) < len(pieces):
         raise LabError(f"{path}: two of its pieces are the same text")
     return Pieces(tuple(pieces), normalizer.get(2, b""), bool(normalizer.get(3, 1)), bool(normalizer.get(4, 1)))
@@ -93,11 +96,12 @@ def _varint(message: bytes, at: int) -> tuple[int, int]:
     if byte < 128:  # nearly every one: there are a million of them in a file
         return byte, at + 1
     value, shift = 0, 0
-    while True:
+    while shift < 64:
         byte = message[at]
         value, shift, at = value | (byte & 127) << shift, shift + 7, at + 1
         if byte < 128:
             return value, at
+    raise ValueError("a number without an end")
 
 
 def dump(model: Pieces) -> bytes:

@@ -15,7 +15,7 @@ from labkit.answers import Grader, grade
 from labkit.config import RunConfig
 from labkit.generation import Generator, RecordedGenerator, render
 from labkit.prompts import prompt, worked_examples
-from labkit.records import Answer, Problem, Score, Trace, Triplet
+from labkit.records import Answer, Problem, Score, Trace, Triplet, printable
 
 
 @dataclass
@@ -98,7 +98,8 @@ def train(lab: Lab, pairs: Sequence[Triplet], epoch: int) -> None:
     if not runs.done(lab.folder, f"triplets/epoch-{epoch}.jsonl"):
         runs.append(lab.folder, f"triplets/epoch-{epoch}.jsonl", pairs, 1)
         runs.log_line(lab.folder, "events.jsonl", event="paired", epoch=epoch, **triplets.tally(pairs))
-    rows, dropped = training.encode(pairs, _prompts(lab), student.tokenizer, config.max_length)
+    asked = {problem.id: problem for problem in lab.train} if config.contrast == "wrong-step" else None
+    rows, dropped = training.encode(pairs, _prompts(lab), student.tokenizer, config.max_length, asked)
     if dropped:
         runs.log_line(lab.folder, "events.jsonl", event="too long", epoch=epoch, dropped=dropped)
         say(f"epoch {epoch}: {dropped} sides longer than max_length = {config.max_length} tokens left out")
@@ -150,7 +151,7 @@ def evaluate(lab: Lab) -> None:
 def say(line: str) -> None:
     """One line for whoever watches: the terminal, or log.txt."""
     with suppress(OSError):  # a terminal that was closed, or a full disk under log.txt, is no reason to end a run
-        tqdm.write(line, file=sys.stderr)
+        tqdm.write(printable(line), file=sys.stderr)
 
 
 def _bar(label: str, total: int, finished: int) -> tqdm:

@@ -10,19 +10,19 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 
-from labkit import adapters, files, models, processes, prompting, sharding, triplets
+from labkit import adapters, files, kto, models, oracle, preferences, processes, prompting, sharding, triplets
 from labkit.config import RunConfig
 from labkit.orpo import Example, encode_response, totals, train_step
 from labkit.packing import deal, smallest
-from labkit.records import LabError, Triplet
+from labkit.records import LabError, Problem, Triplet
 
 Ids = tuple[int, ...]
 
@@ -46,6 +46,7 @@ class State:
     accelerator: Accelerator | None
     plain: models.Model | None = None  # of a model that is split over processes: a whole one, for its weights of now
     adapter: Any = None  # peft's settings of a student that is trained by adapters
+    reference: models.Model | None = None  # KTO's: the student as it was before training
     step: int = 0  # optimiser steps taken
     epoch: int = 0  # epochs finished
     epoch_step: int = 0  # steps taken of the epoch under way
@@ -97,26 +98,40 @@ def gather(state: State, moments: bool) -> dict[str, Any]:
 
 
 def encode(
-    triplets: Sequence[Triplet], prompts: dict[str, str], tokenizer: models.Tokenizer, max_length: int
+    triplets: Sequence[Triplet],
+    prompts: dict[str, str],
+    tokenizer: models.Tokenizer,
+    max_length: int,
+    asked: Mapping[str, Problem] | None = None,
 ) -> tuple[list[tuple[str, Pair]], int]:
     """(problem id, token ids) of each triplet, and how many were left out for being longer than `max_length`.
 
     `prompts`: problem id -> prompt as rendered by the student's chat template. Nothing is ever truncated: a chosen
-    trace that is too long drops its triplet, a rejected one only itself.
+    trace that is too long drops its triplet, a rejected one only itself. With the pocket problems `asked`, by id, the
+    tokens of a pair are marked that its wrong step is made of.
     """
     ids = {problem: tuple(prompting.encode(tokenizer, text)) for problem, text in prompts.items()}
     rows, dropped = [], 0
     for triplet in triplets:
         prompt, text = ids[triplet.problem], prompts[triplet.problem]
-        chosen = encode_response(tokenizer, triplet.chosen, text)
-        rejected = None if triplet.rejected is None else encode_response(tokenizer, triplet.rejected, text)
+        chosen = _response(tokenizer, triplet.chosen, text)
+        rejected = None if triplet.rejected is None else _response(tokenizer, triplet.rejected, text)
         if rejected and len(prompt) + len(rejected) > max_length:
             rejected, dropped = None, dropped + 1
         if len(prompt) + len(chosen) > max_length:
             dropped += 1
             continue
+        if rejected and asked:
+            chosen, rejected = oracle.marked(asked[triplet.problem], triplet, chosen, rejected, tokenizer)
         rows.append((triplet.problem, Pair(prompt, chosen, rejected)))
     return rows, dropped
+
+
+def _response(tokenizer: models.Tokenizer, said: str, prompt: str) -> tuple[int, ...]:
+    """Token ids of a response; a control token that a server or a recording left inside it is text, as in a prompt."""
+    while said.endswith(tokenizer.eos_token):
+        said = said.removesuffix(tokenizer.eos_token)
+    return encode_response(tokenizer, prompting.as_text(tokenizer, said), prompt)
 
 
 def steps_of(rows: Sequence[tuple[str, Pair]], config: RunConfig, epoch: int) -> list[list[Example]]:
@@ -188,13 +203,18 @@ def take_step(state: State, examples: list[Example], speed: float, lam: float, c
             group["lr"] = speed
     if state.plain is not None:
         state.plain.to("cpu")  # room on the GPU
-    n = processes.size()
+    n, loss, references = processes.size(), preferences.of(config), None
+    if state.reference is not None and lam:
+        references, drift = kto.prepared(state.model, state.reference, examples, config.max_tokens)
+        loss = replace(loss, drift=drift)
     metrics = train_step(
         state.model,
         deal(examples, n)[processes.rank()] if n > 1 else examples,
         lam=lam,
         nll_span=config.nll_span,
         contrast=config.contrast,
+        preference=loss,
+        references=references,
         max_tokens=config.max_tokens,
         backward=state.accelerator.backward,
         whole=totals(examples, config.nll_span),

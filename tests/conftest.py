@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from app_server import CHROMIUM, browsing
 
+from labkit.records import Problem
+
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as labkit/__init__.py: a test may import torch before it
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that reaches for the hub is a mistake
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
@@ -14,6 +16,14 @@ os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 ROOT = Path(__file__).resolve().parents[1]
 REAL = ROOT.parent / "shared" / "benchmarks"
 TRACES = ROOT.parent / "shared" / "teacher-traces" / "traces.jsonl"
+
+KINDS = {  # a question of each kind
+    "number": Problem("x", "x", "test", "?", "number", "18"),
+    "boolean": Problem("x", "x", "test", "?", "boolean", "yes"),
+    "text": Problem("x", "x", "test", "?", "text", "Paris"),
+    "choice": Problem("x", "x", "test", "?", "choice", "A", ("iron nail", "rope"), ("A", "B")),
+    "open": Problem("x", "x", "test", "?", "choice", "rope", ("iron nail", "rope")),
+}
 
 
 @pytest.fixture

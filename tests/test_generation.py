@@ -193,7 +193,7 @@ def test_the_recorded_question_must_be_the_one_asked(tmp_path):
         ([row(), "{not json"], "line 2: not JSON"),
         ([row(), "[1, 2]"], "line 2: not a JSON object"),
         ([{"benchmark": "gsm8k", "row": 1, "text": "x"}], "line 1: field 'question' is missing"),
-        ([row(row="three")], "line 1: .*`row` a whole number"),
+        ([row(row="three")], "line 1: .*row, tokens and sample whole numbers"),
         ([row(finish_reason="error")], "line 1: finish_reason 'error'"),
         ([{"problem": "gsm8k/train/3", "text": "x"}], "line 1: not a Trace"),
         ([row(benchmark="medqa_usmle_4opt")], "no traces for benchmark gsm8k in it .it has medqa_usmle_4opt"),
