@@ -491,3 +491,14 @@ def test_a_loss_that_breaks_late_leaves_a_good_checkpoint(whole, tmp_path, monke
     assert training.newest_checkpoint(folder).name.startswith("step-0000002")
     monkeypatch.setattr(training, "train_step", real)
     assert distill.run(folder) == "done" and same(folder) == same(whole)
+
+
+def test_kills_at_the_very_start_and_the_very_end_leave_nothing_behind(copy, whole, half):
+    folder = copy(whole)
+    begun = folder.with_name("begun.new")  # as a kill leaves it
+    (begun / "deep").mkdir(parents=True)
+    (begun / "config.json.new").write_text("{")
+    runs.create(folder.with_name("begun"), runs.load_config(whole), [])
+    assert not _temporary(folder.parent) and not (folder.with_name("begun") / "deep").exists()
+    shutil.copytree(half / "checkpoints", folder / "checkpoints")  # done, and killed before it could clear up
+    assert distill.run(folder) == "done" and not (folder / "checkpoints").exists()

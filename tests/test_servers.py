@@ -12,7 +12,7 @@ from fake_server import ASKED, GREEDY, KEYS, choice, fake, free_port, quick, rep
 
 from labkit import asking, cli, distill, runs, servers
 from labkit.budget import Budget
-from labkit.config import configure
+from labkit.config import RunConfig, configure
 from labkit.generation import Request, Settings
 from labkit.records import Completion, LabError, Score, Trace
 
@@ -77,6 +77,14 @@ def test_retry_after_is_waited_for_by_everybody_in_seconds_and_as_a_date():
         pytest.raises(LabError, match="120 minutes"),
     ):
         quick(spec).generate(ASKED, GREEDY)
+
+
+def test_a_server_that_limits_the_rate_for_minutes_is_waited_for():
+    retries = RunConfig.model_fields["retries"].default
+    assert sum(min(2.0**attempt, 60.0) for attempt in range(retries)) > 7 * 60, "seconds of waiting, from 1 s on"
+    with fake(lambda body, number: (429, {}, {}) if number < retries else reply()) as (spec, state):
+        [[said]] = quick(spec, retries=retries, backoff=1e-6).generate(ASKED[:1], GREEDY)
+        assert said.text and len(state.bodies) == retries + 1
 
 
 def test_a_refusal_is_not_repeated_and_what_a_server_does_not_know_is_left_out():
