@@ -6,6 +6,7 @@ what they say. `layout.meta.alt` holds a sentence for those who do not see the p
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,6 +28,14 @@ GRID = "rgba(128,128,128,0.25)"
 FONT = "IBM Plex Sans, system-ui, sans-serif"
 
 
+def inert(value: Any) -> Any:
+    """Names as plotly draws them: it takes `<a href=...>` in any text for a link, so a `<` becomes a mark like it."""
+    if isinstance(value, str):
+        return re.sub(r"<(?!/?(?:b|br|i|sub|sup)>)", "\u2039", value)
+    words = isinstance(value, np.ndarray) and value.dtype.kind in "OU"
+    return [inert(one) for one in value] if words or isinstance(value, list | tuple) else value
+
+
 def styled(figure: go.Figure, alt: str, height: int, **layout: Any) -> go.Figure:
     """A figure in the lab's looks: transparent, no template, its sentence in `layout.meta.alt`."""
     figure.update_layout(
@@ -41,6 +50,10 @@ def styled(figure: go.Figure, alt: str, height: int, **layout: Any) -> go.Figure
         hoverlabel={"font": {"family": FONT}},
     )
     figure.update_layout(layout)
+    figure.for_each_trace(
+        lambda trace: trace.update({key: inert(trace[key]) for key in ("name", "legendgroup", "x", "y")})
+    )
+    figure.for_each_annotation(lambda title: title.update(text=inert(title.text)))
     figure.update_annotations(font_size=12)  # titles of panels: at their usual 16 they run into each other
     figure.update_xaxes(gridcolor=GRID, zeroline=False, automargin=True)
     figure.update_yaxes(gridcolor=GRID, zeroline=False, automargin=True)
