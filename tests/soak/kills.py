@@ -76,9 +76,9 @@ def watch(child: subprocess.Popen[bytes], folder: Path, until: Callable[[str], b
     return seen
 
 
-def uninterrupted(folder: Path) -> dict[str, float]:
+def uninterrupted(folder: Path, settings: dict[str, Any] = SETTINGS) -> dict[str, float]:
     """Run once in peace; seconds per stage."""
-    child = start(folder)
+    child = start(folder, settings)
     seen = watch(child, folder, lambda now: False)
     if child.wait():
         raise RuntimeError(f"the run did not end: see {folder}.log")

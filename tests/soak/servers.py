@@ -27,6 +27,7 @@ from tests.soak import kills
 
 PATIENCE = 600  # seconds for a run of this size on a busy machine
 END = ("done", "failed")
+SETTINGS = {**kills.SETTINGS, "problems": 16, "epochs": 6}  # long enough to be alive when the kill comes
 
 
 class Server:
@@ -76,8 +77,8 @@ def dashboard(runs_dir: Path) -> Iterator[tuple[Server, Page]]:
 
 
 def prepared(folder: Path) -> Path:
-    """A run with the settings of the kills, ready to be started in the dashboard."""
-    distill.prepare(folder, recipe("pocket-quick", kills.SETTINGS))
+    """A run of a minute, ready to be started in the dashboard."""
+    distill.prepare(folder, recipe("pocket-quick", SETTINGS))
     return folder
 
 
@@ -108,17 +109,19 @@ def round_(folder: Path, number: int, rng: random.Random, machine: bool, whole: 
         click_start(page, server, first)
         until(lambda: runs.status(first)["state"] in runs.LIVE, "the run lives")
         click_start(page, server, second)
-        time.sleep(rng.random() * 15)
+        time.sleep(rng.random() * 10)
         state, stranger = runs.status(first).get("stage"), None
         server.kill()
-        if machine and runs.status(first)["state"] in runs.LIVE:
+        waiting = queueing.read(runs_dir)["waiting"]
+        assert runs.status(first)["state"] in runs.LIVE and waiting == ["second"], "too late: the run had ended"
+        if machine:
             crash(runs_dir, first)
             stranger = _reuse_pid(first)
             assert runs.status(first)["state"] == "died" and not runs.stop(first)
-        waiting = queueing.read(runs_dir)["waiting"]
+        assert queueing.read(runs_dir)["waiting"] == waiting
         server.start()
         if machine:
-            click_start(page, server, first) if runs.status(first)["state"] == "died" else queueing.wake(runs_dir)
+            click_start(page, server, first)
         until(lambda: runs.status(first)["state"] in END and runs.status(second)["state"] in END, "both runs end")
         if stranger:
             assert stranger.poll() is None, "a stranger's process was signalled"
@@ -128,7 +131,7 @@ def round_(folder: Path, number: int, rng: random.Random, machine: bool, whole: 
         assert kills.same(run) == whole, f"{run} has other bytes than the uninterrupted run"
         assert not kills.left_over(run), kills.left_over(run)
     until(lambda: not queueing.working(runs_dir), "the worker ends")
-    return {"killed": "server, worker and run" if machine else "server", "stage": state, "waiting": waiting}
+    return {"killed": "server, worker and run" if machine else "server", "stage": state}
 
 
 def _reuse_pid(run: Path) -> subprocess.Popen[bytes]:
@@ -141,7 +144,7 @@ def _reuse_pid(run: Path) -> subprocess.Popen[bytes]:
 
 def campaign(folder: Path, rounds: int, seed: int, note: Callable[[str], None]) -> dict[str, Any]:
     """`rounds` kills in turn of the server alone and of everything; raises AssertionError where something is lost."""
-    kills.uninterrupted(folder / "whole")
+    kills.uninterrupted(folder / "whole", SETTINGS)
     whole, rng, made = kills.same(folder / "whole"), random.Random(seed), []
     for number in range(1, rounds + 1):
         made.append(round_(folder, number, rng, number % 2 == 0, whole))
