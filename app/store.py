@@ -7,8 +7,10 @@ kept under the run's `.index/`, extended when the file has grown and rebuilt whe
 from __future__ import annotations
 
 import json
+import os
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -57,7 +59,20 @@ def folder(runs_dir: Path, name: str) -> Path:
     found = folders(runs_dir)
     if name not in found:
         raise LabError(f"there is no run {name!r} here" if name else "there are no runs here yet")
-    return found[name]
+    where = found[name]
+    home = where.parent.resolve()
+    if outside := [path for path in _links(where) if not path.resolve().is_relative_to(home)]:
+        raise LabError(f"run {name}: {outside[0].name} is a link out of {home}: nothing of this run is shown")
+    return where
+
+
+def _links(where: Path) -> Iterator[Path]:
+    """The run's folder, and what lies in it, as far as they are links: a folder from elsewhere may show any file."""
+    if where.is_symlink():
+        yield where
+    with suppress(FileNotFoundError):  # a run that is alive renames and removes
+        for folder in (where, *(one.path for one in os.scandir(where) if one.is_dir(follow_symlinks=False))):
+            yield from (Path(one.path) for one in os.scandir(folder) if one.is_symlink())
 
 
 def config(where: Path) -> RunConfig:

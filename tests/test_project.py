@@ -79,17 +79,6 @@ def test_every_dependency_is_pinned_in_constraints():
     assert not {re.split(r"[<>=\[]", entry)[0].lower() for entry in wanted} - pinned
 
 
-def test_no_foreign_code_is_ever_run():
-    for path in [*FILES.values(), *(ROOT / "app").glob("*.py")]:
-        text = path.read_text()
-        assert "trust_remote_code=True" not in text, path
-        assert not re.search(
-            r"\bimport pickle\b|\beval\(|\bexec\(", text.replace("model.eval(", "").replace(".eval()", "")
-        ), path
-        for call in re.findall(r"torch\.load\(.*\)", text):
-            assert "weights_only=True" in call, path
-
-
 def test_the_readme_names_the_commands_that_exist():
     text = (ROOT / "README.md").read_text()
     makefile = (ROOT / "Makefile").read_text()
