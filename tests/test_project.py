@@ -1,6 +1,7 @@
 """The project keeps its own rules: import order, environment in step, sizes, nothing that runs foreign code."""
 
 import ast
+import json
 import re
 import tomllib
 
@@ -84,3 +85,14 @@ def test_the_readme_names_the_commands_that_exist():
     makefile = (ROOT / "Makefile").read_text()
     for target in re.findall(r"`?make ([a-z-]+)", text):
         assert re.search(rf"^{target}:", makefile, re.M), target
+
+
+def test_the_security_page_names_tests_that_exist_and_figures_that_hold():
+    text = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
+    assert "SECURITY.md" in (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"\btests/[\w./-]+", text))
+    assert len(named) >= 8 and not [path for path in named if not (ROOT / path).exists()]
+    malformed = [json.loads(line) for line in (ROOT / "tests/data/malformed.jsonl").read_text().splitlines()]
+    hostile = sum(map(len, json.loads((ROOT / "tests/data/hostile.json").read_text(encoding="utf-8")).values()))
+    assert f"{len(malformed)} inputs of {len({one['kind'] for one in malformed})} kinds" in text
+    assert f"{hostile} texts" in text
