@@ -11,7 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 ALLOWED = re.compile(
-    r"(?i)(the )?(mit|bsd|apache|iscl?|psf|python software|mpl|mozilla|zlib|cc0|0bsd|bsl|cnri|llvm|hpnd|public domain)\b"
+    r"(?i)(the )?(mit|bsd|apache|iscl?|psf|python software|mpl|mozilla|zlib|cc0|0bsd|bsl|cnri|llvm|public domain)\b"
 )
 UNSTATED = {"axe-playwright-python": "MIT"}  # packages whose metadata does not say, and what their own pages do
 
