@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 TORCH := $(shell grep '^torch==' constraints.txt)
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: demo app lab test notebooks lint audit clean evidence evidence-quick evidence-tune evidence-ablate
+.PHONY: demo app lab test notebooks lint audit clean evidence evidence-quick evidence-tune evidence-ablate evidence-entropy
 demo: .venv/ready
 	$(BIN)/labkit distill demo --recipe pocket
 
@@ -48,7 +48,7 @@ STUDENTS := pocket:student-neox,pocket:student-qwen
 LABKIT = $(BIN)/labkit
 WHERE = --runs-dir $(EVIDENCE_RUNS) --jobs $(JOBS)
 QUICK_ROWS := zero-shot,single-cot,diverse-cot,diverse-cot-x2,orpo-off,orpo-mixed
-BEYOND := orpo-sft-first,orpo-differing,orpo-near,orpo-linear,orpo-cosine,orpo-past
+BEYOND := orpo-sft-first,orpo-differing,orpo-near,orpo-linear,orpo-cosine,orpo-past,orpo-oracle,diverse-cot-errors,orpo-hard-k,cpo,simpo,kto
 ROWS := zero-shot,single-cot,single-cot-steps,single-cot-x2,diverse-cot,diverse-cot-x2,orpo-off,orpo-on,orpo-mixed
 SWEEPS := k phi lam temperature rouge_threshold negatives nll_span unparsed_negatives sft_epochs
 
@@ -61,9 +61,18 @@ evidence: evidence-ablate
 	$(LABKIT) methods evidence --recipe evidence/table.yaml --seeds $(SEEDS) --methods $(ROWS),$(BEYOND) --students $(STUDENTS) $(WHERE)
 	$(foreach name,student-neox student-qwen,$(LABKIT) report evidence-$(name) --runs-dir $(EVIDENCE_RUNS) &&) true
 
+# the same question in a world where the student is no surer of a token than a real model is
+ENTROPY_ROWS := zero-shot,diverse-cot,diverse-cot-x2,orpo-off,orpo-on,orpo-mixed,orpo-sft-first,orpo-near,orpo-oracle
+evidence-entropy: .venv/ready
+	$(LABKIT) methods evidence-entropy --recipe evidence/entropy.yaml --seeds $(SEEDS) --methods $(ENTROPY_ROWS) $(WHERE)
+	$(LABKIT) ablate evidence-entropy-lam --recipe evidence/entropy.yaml --seeds $(SEEDS) --sweep lam --set split=validation $(WHERE)
+	$(foreach name,evidence-entropy evidence-entropy-lam,$(LABKIT) report $(name) --runs-dir $(EVIDENCE_RUNS) &&) true
+
 evidence-ablate: .venv/ready
 	$(LABKIT) ablate evidence-ablations --recipe evidence/table.yaml --seeds $(SEEDS) $(SWEEPS:%=--sweep %) --set split=validation $(WHERE)
-	$(LABKIT) report evidence-ablations --runs-dir $(EVIDENCE_RUNS)
+	$(LABKIT) ablate evidence-oracle-lam --recipe evidence/table.yaml --seeds $(SEEDS) --sweep lam=0,0.01,0.03,0.1,0.3,1 \
+	  --set contrast=wrong-step --set partner=nearest --set split=validation $(WHERE)
+	$(foreach name,evidence-ablations evidence-oracle-lam,$(LABKIT) report $(name) --runs-dir $(EVIDENCE_RUNS) &&) true
 
 # equal budgets: three learning rates, and three values of one more setting, two seeds, on the validation split
 TUNED := $(foreach student,neox qwen,$(foreach row,diverse-cot diverse-cot-x2 orpo-off orpo-on orpo-mixed orpo-sft-first,$(student)/$(row)))

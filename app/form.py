@@ -13,13 +13,14 @@ from labkit.config import RunConfig, recipes
 BASIC = ("method", "teacher", "student", "benchmarks", "problems", "k", "phi", "epochs", "seed")
 GROUPS = {
     "Data and prompt": ("data", "test_problems", "split", "instruction", "shots"),
-    "Sampling": ("temperature", "top_p", "max_new_tokens", "max_draws", "rouge_threshold"),
+    "Sampling": ("difficulty", "temperature", "top_p", "max_new_tokens", "max_draws", "rouge_threshold"),
     "Triplets": (
         "phi_schedule", "past_weight", "negatives", "partner", "unparsed_negatives", "unpaired", "repeat_single",
     ),
     "Objective and optimiser": (
-        "lam", "sft_epochs", "contrast", "nll_span", "batch", "pairs_per_prompt", "learning_rate", "warmup",
-        "weight_decay", "clip", "max_tokens", "max_length", "gradient_checkpointing", "lora_rank", "lora_alpha", "fsdp",
+        "lam", "loss", "beta", "gamma", "nll_weight", "sft_epochs", "contrast", "nll_span",
+        "batch", "pairs_per_prompt", "learning_rate", "warmup", "weight_decay", "clip", "max_tokens", "max_length",
+        "gradient_checkpointing", "lora_rank", "lora_alpha", "fsdp", "optimizer",
     ),
     "Servers": (
         "concurrency", "choices", "timeout", "retries", "token_cap", "money_cap", "price_in", "price_out", "serve_wait",
@@ -27,8 +28,10 @@ GROUPS = {
     "Running": ("evaluate_every", "checkpoint_steps", "chunk", "rows", "dtype"),
 }  # fmt: skip
 FIELDS = (*BASIC, *(field for group in GROUPS.values() for field in group))
-# `serve` is a command line: the browser does not get to say what is executed
-assert set(FIELDS) == set(RunConfig.model_fields) - {"recipe", "serve"}, "every setting has its place in the form"
+# `serve` is a command line and `verifier` names code: the browser does not get to say what is executed
+assert set(FIELDS) == set(RunConfig.model_fields) - {"recipe", "serve", "verifier"}, (
+    "every setting has its place in the form"
+)
 
 
 def widget(field: str, start: RunConfig) -> Any:

@@ -39,7 +39,10 @@ def start(runs_dir: Path, name: str, config: RunConfig) -> None:
     except OSError as error:
         raise LabError(f"{runs_dir}: cannot be written ({error.strerror}); see --runs-dir") from None
     (where / f"{name}.error").unlink(missing_ok=True)
-    runs.replace(where / f"{name}.json", json.dumps(config.model_dump(mode="json"), indent=1) + "\n")
+    try:
+        runs.replace(where / f"{name}.json", json.dumps(config.model_dump(mode="json"), indent=1) + "\n")
+    except OSError as error:
+        raise LabError(f"{where}: cannot be written ({error.strerror}): free some space, then start again") from None
     with open(where / f"{name}.log", "wb") as log:
         child = subprocess.Popen(
             [sys.executable, "-m", "app.create", str(runs_dir), name],
@@ -146,7 +149,7 @@ def size(folder: Path) -> int:
 def state(runs_dir: Path, name: str, queue: dict[str, Any]) -> str:
     """The run's state for people: as in its folder, but `starting`, `stopping`, and `ready` where it is not queued."""
     folder = store.folder(runs_dir, name)
-    found = runs.status(folder).get("state", "damaged")
+    found = store.status(folder)["state"]
     if found in runs.LIVE:
         return "stopping" if runs.asked_to_stop(folder) else found
     if name == queue["current"] and found != "done" and queueing.working(runs_dir):

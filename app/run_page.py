@@ -13,6 +13,7 @@ from labkit.config import RunConfig
 from labkit.records import LabError
 
 LOG = 20_000  # bytes of the log's end
+SHOWN = 200  # newest runs in the list, which is looked at every second
 
 
 def status_line(runs_dir: Path, name: str | None) -> str:
@@ -21,9 +22,9 @@ def status_line(runs_dir: Path, name: str | None) -> str:
         where = store.folder(runs_dir, name or "")
         config = store.config(where)
         state = launcher.state(runs_dir, where.name, queueing.read(runs_dir))
+        scores = store.scores(where)
     except LabError as error:
         return f'<div class="statusline">{text(error)}</div>'
-    scores = store.scores(where)
     told = ""
     if scores:
         ends = [
@@ -51,7 +52,9 @@ def listing(runs_dir: Path, current: str | None) -> str:
     items = [_draft(name, why) for name, why in launcher.drafts(runs_dir).items()]
     waiting = queue["waiting"]
     found = store.folders(runs_dir)
-    for name in sorted(found, key=lambda one: waiting.index(one) if one in waiting else -1):
+    ordered = sorted(found, key=lambda one: waiting.index(one) if one in waiting else -1)
+    near = {*list(found)[:SHOWN], *waiting, current, queue["current"], store.DEMO.name}
+    for name in (one for one in ordered if one in near):
         items.append(_row(runs_dir, name, queue, waiting.index(name) + 1 if name in waiting else None, len(waiting)))
     asleep = waiting and not queueing.working(runs_dir)
     note = (
@@ -59,6 +62,9 @@ def listing(runs_dir: Path, current: str | None) -> str:
         if asleep
         else ""
     )
+    hidden = sum(name not in near for name in found)
+    if hidden:
+        items.append(f'<p class="note">{hidden:,} older runs: choose them under Run, at the top of the page.</p>')
     body = "".join(items) or pieces.empty("No runs yet", "Start one above, or with `labkit distill`.")
     return f'{note}<div class="scroller" tabindex="0" role="group" aria-label="runs">{body}</div>' + pieces.mark(
         "run-list", f"run:{current}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -172,7 +173,7 @@ def _view(runs_dir: Path, name: str | None) -> dict[str, tuple[Any, Callable[[],
     except LabError as error:
         return _nothing(listed, error)
     own = where.parent == runs_dir
-    head = run_page.head(runs_dir, where.name)
+    head = _told(lambda: run_page.head(runs_dir, where.name))
     verb = "Resume" if state in ("stopped", "failed", "died") else "Start"
     can_go, can_stop = (
         own and state in ("stopped", "failed", "died", "ready"),
@@ -203,11 +204,23 @@ def _nothing(listed: str, error: LabError) -> dict[str, tuple[Any, Callable[[], 
     }  # fmt: skip
 
 
+def _told(draw: Callable[[], str]) -> str:
+    """A part of the page, or in its place why it cannot be drawn."""
+    try:
+        return draw()
+    except LabError as error:
+        return pieces.problem_of(error)
+
+
 def _curves(where: Path) -> str:
-    metrics = store.metrics(where)
-    return figures.training_curves(metrics, where.name).to_json() if metrics else ""
+    with suppress(LabError):  # the head of the page says what is damaged
+        if metrics := store.metrics(where):
+            return figures.training_curves(metrics, where.name).to_json()
+    return ""
 
 
 def _accuracy(where: Path) -> str:
-    scores = store.scores(where)
-    return figures.accuracy_curves({where.name: scores}).to_json() if scores else ""
+    with suppress(LabError):
+        if scores := store.scores(where):
+            return figures.accuracy_curves({where.name: scores}).to_json()
+    return ""

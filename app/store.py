@@ -12,9 +12,9 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -25,9 +25,11 @@ from labkit.records import OUTCOMES, LabError, Problem, Record, Score, Trace, Tr
 DEMO = Path(__file__).parent / "demo-run"
 USES = ("kept", "near-copy", "loose", "surplus", "other")
 SIDES = ("teacher", "student")
+MANY = 20_000  # runs whose settings, states and scores are kept at hand
 TAIL = 256  # bytes before the end of what is indexed, whose checksum tells a grown file from another one
 
 Columns = dict[str, np.ndarray]
+Reader = TypeVar("Reader", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,9 @@ class Index:
 
 def folders(runs_dir: Path) -> dict[str, Path]:
     """Name -> folder of every run that can be shown, newest first; the recorded run that ships with the app is last."""
-    found = {row["name"]: runs_dir / row["name"] for row in runs.listing(runs_dir)} if runs_dir.is_dir() else {}
+    paths = [path for path in runs_dir.glob("*/config.json") if runs.is_name(path.parent.name)]
+    made = [(_stamp(path), path.parent) for path in paths]
+    found = {where.name: where for _, where in sorted(made, key=lambda one: one[0], reverse=True)}
     if (DEMO / "config.json").exists():
         found.setdefault(DEMO.name, DEMO)
     return found
@@ -56,14 +60,14 @@ def folders(runs_dir: Path) -> dict[str, Path]:
 
 def folder(runs_dir: Path, name: str) -> Path:
     """The folder of a run that exists; raises `LabError` for any other name, whatever is in it."""
-    found = folders(runs_dir)
-    if name not in found:
-        raise LabError(f"there is no run {name!r} here" if name else "there are no runs here yet")
-    where = found[name]
-    home = where.parent.resolve()
-    if outside := [path for path in _links(where) if not path.resolve().is_relative_to(home)]:
-        raise LabError(f"run {name}: {outside[0].name} is a link out of {home}: nothing of this run is shown")
-    return where
+    if runs.is_name(name) and (runs_dir / name / "config.json").exists():
+        home = runs_dir.resolve()
+        if outside := [path for path in _links(runs_dir / name) if not path.resolve().is_relative_to(home)]:
+            raise LabError(f"run {name}: {outside[0].name} is a link out of {home}: nothing of this run is shown")
+        return runs_dir / name
+    if name == DEMO.name and (DEMO / "config.json").exists():
+        return DEMO
+    raise LabError(f"there is no run {name!r} here" if name else "there are no runs here yet")
 
 
 def _links(where: Path) -> Iterator[Path]:
@@ -75,14 +79,49 @@ def _links(where: Path) -> Iterator[Path]:
             yield from (Path(one.path) for one in os.scandir(folder) if one.is_symlink())
 
 
+def newest(most: int) -> Callable[[Reader], Reader]:
+    """Keeps what `read(path, stamp)` returned for each path's newest stamp, and for `most` paths: a run that is
+    polled while it grows leaves no older states behind."""
+
+    def keeping(read: Reader) -> Reader:
+        known: dict[Path, tuple[Any, Any]] = {}
+
+        @wraps(read)
+        def found(path: Path, stamp: Any) -> Any:
+            kept = known.get(path)
+            if kept is None or kept[0] != stamp:
+                kept = stamp, read(path, stamp)
+            known.pop(path, None)
+            known[path] = kept
+            for old in list(known)[:-most]:
+                known.pop(old, None)
+            return kept[1]
+
+        found.known, found.cache_clear = known, known.clear
+        return found
+
+    return keeping
+
+
 def config(where: Path) -> RunConfig:
     """The run's settings, read again only when the file has changed."""
     return _config(where, _stamp(where / "config.json"))
 
 
-@lru_cache(maxsize=64)
+@newest(MANY)
 def _config(where: Path, stamp: tuple[int, int]) -> RunConfig:
     return runs.load_config(where)
+
+
+def status(where: Path) -> dict[str, Any]:
+    """The run's status, read again only when the file has changed, or its process may have ended."""
+    found = _status(where, _stamp(where / "status.json"))
+    return runs.status(where) if found["state"] in (*runs.LIVE, "died") else found
+
+
+@newest(MANY)
+def _status(where: Path, stamp: tuple[int, int]) -> dict[str, Any]:
+    return runs.status(where)
 
 
 def _stamp(path: Path) -> tuple[int, int]:
@@ -103,13 +142,29 @@ def problems(where: Path) -> dict[str, Problem]:
     return _problems(where, _stamp(where / "problems.jsonl"))
 
 
-@lru_cache(maxsize=16)
+@newest(16)
 def _problems(where: Path, stamp: tuple[int, int]) -> dict[str, Problem]:
-    return {problem.id: problem for problem in runs.records(where, "problems.jsonl", Problem)}
+    found = Problems({problem.id: problem for problem in runs.records(where, "problems.jsonl", Problem)})
+    found.path = where / "problems.jsonl"
+    return found
+
+
+class Problems(dict[str, Problem]):
+    """Problems by id; one that the run's other files name and this one has lost is a `LabError`."""
+
+    path: Path
+
+    def __missing__(self, name: str) -> Problem:
+        raise LabError(f"{self.path}: {name} is not in it any more: restore it")
 
 
 def scores(where: Path) -> list[Score]:
     """All scores of the run so far."""
+    return _scores(where, _stamp(where / "scores.jsonl"))
+
+
+@newest(MANY)
+def _scores(where: Path, stamp: tuple[int, int]) -> list[Score]:
     return runs.records(where, "scores.jsonl", Score)
 
 
@@ -145,11 +200,13 @@ READERS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {"traces": _tra
 
 
 def index(path: Path) -> Index:
-    """The index of `traces/*.jsonl` or `triplets/*.jsonl`, up to the last whole line; raises `LabError` if damaged."""
+    """The index of `traces/*.jsonl` or `triplets/*.jsonl`, up to the last whole line; `LabError` if damaged or gone."""
+    if not path.exists():
+        raise LabError(f"{path}: is gone")
     return _index(path, _stamp(path))
 
 
-@lru_cache(maxsize=64)
+@newest(64)
 def _index(path: Path, stamp: tuple[int, int]) -> Index:
     known = _load(path, stamp)
     if known is not None and known[1] == stamp[1]:
@@ -167,11 +224,11 @@ def _extended(path: Path, old: Index | None, start: int) -> tuple[Index, int]:
     for offset, line in _lines(path, start):
         try:
             row = json.loads(line)
-            fields = READERS[path.parent.name](row)
-        except (ValueError, KeyError) as error:
+            fields = {**READERS[path.parent.name](row), "offset": offset}
+            fields["problem"] = names.setdefault(row["problem"], len(names))
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise LabError(f"{path}, byte {offset}: damaged line ({error!r})") from None
         fields["model"] = models.setdefault(fields.pop("_model", ""), len(models))
-        fields |= {"offset": offset, "problem": names.setdefault(row["problem"], len(names))}
         for name, value in fields.items():
             found.setdefault(name, []).append(value)
         start = offset + len(line)
@@ -237,7 +294,10 @@ def read(found: Index, kind: type[Record], lines: np.ndarray) -> list[Record]:
     with open(found.path, "rb") as stream:
         for offset in found.columns["offset"][lines]:
             stream.seek(int(offset))
-            records.append(from_json(kind, json.loads(stream.readline())))
+            try:
+                records.append(from_json(kind, json.loads(stream.readline())))
+            except (LabError, ValueError, TypeError) as error:
+                raise LabError(f"{found.path}, byte {offset}: {error}") from None
     return records
 
 
@@ -294,16 +354,27 @@ def metrics(where: Path) -> dict[str, np.ndarray]:
     return _metrics(where / "metrics.jsonl", _stamp(where / "metrics.jsonl"))
 
 
-@lru_cache(maxsize=8)
+@newest(8)
 def _metrics(path: Path, stamp: tuple[int, int]) -> dict[str, np.ndarray]:
     known = _grown.get(path)
     start, rows = known if known and _stamp(path)[1] >= known[0] and _starts_same(path, known) else (0, [])
     for offset, line in _lines(path, start) if path.exists() else ():
-        rows.append(json.loads(line))
+        rows.append(_metric(path, offset, line))
         start = offset + len(line)
     _grown[path] = start, rows
+    for old in list(_grown)[:-8]:
+        _grown.pop(old, None)
     fields = list(dict.fromkeys(key for row in rows[:1] + rows[-1:] for key in row))
     return {field: np.array([row.get(field, np.nan) for row in rows], np.float64) for field in fields}
+
+
+def _metric(path: Path, offset: int, line: bytes) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+        np.array(list(row.values()), np.float64)
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise LabError(f"{path}, byte {offset}: damaged line ({error!r})") from None
+    return row
 
 
 _grown: dict[Path, tuple[int, list[dict[str, Any]]]] = {}  # bytes read of a metrics file, and its rows

@@ -15,9 +15,10 @@ import torch
 from filelock import FileLock, Timeout
 
 from app import store, tokens
-from labkit import models, runs
+from labkit import models, oracle, runs
 from labkit.odds import differing, log1mexp, log_odds_ratio
 from labkit.orpo import encode_response
+from labkit.packing import counted
 from labkit.prompting import encode
 from labkit.records import LabError, Triplet
 from labkit.stages import rendered
@@ -61,12 +62,16 @@ def pair(where: Path, triplet: Triplet, model: models.Model, tokenizer: models.T
     span = torch.cat([before, chosen]) if config.nll_span == "prompt+response" else chosen
     lam = config.lam_at(triplet.epoch)
     found: dict[str, Any] = {"nll": -float(span.mean()), "lam": lam, "nll_span": config.nll_span, "rejected": None}
+    found["loss"] = config.loss
     found["chosen"] = _side(tokenizer, said, chosen, chosen.mean())
     if triplet.rejected is not None:
         other = encode_response(tokenizer, triplet.rejected, prompt)
         rejected = _logps(model, start, other)[1]
         sides = (said, chosen), (other, rejected)
-        kept = differing(said, other) if config.contrast == "differing" else ([1.0] * len(ids) for ids, _ in sides)
+        if config.contrast == "wrong-step":
+            problem = store.problems(where)[triplet.problem]
+            said, other = oracle.marked(problem, triplet, said, other, tokenizer)
+        kept = differing(said, other) if config.contrast == "differing" else map(counted, (said, other))
         means = [logps[torch.tensor(mask) > 0].mean() for (_, logps), mask in zip(sides, kept, strict=True)]
         found |= {
             name: _side(tokenizer, *side, mean)

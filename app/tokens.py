@@ -111,7 +111,9 @@ def _sum(found: dict[str, Any]) -> str:
     nll, lam = round(found["nll"], 4), found["lam"]
     parts = [("NLL of the chosen side", number(nll, 4), f"{found['nll_span']}, mean per token")]
     loss = nll
-    if found["rejected"] and lam:
+    if found["rejected"] and lam and found.get("loss", "orpo") != "orpo":
+        parts.append(("loss of this pair", "–", f"by {found['loss']}, whose formula is in labkit/preferences.py"))
+    elif found["rejected"] and lam:
         ratio = round(found["ratio"], 4)
         loss = round(nll + lam * ratio, 4)
         chosen, rejected = round(found["chosen"]["log_odds"], 4), round(found["rejected"]["log_odds"], 4)

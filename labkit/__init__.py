@@ -1,5 +1,6 @@
 """A lab for ORPO-Distill (arXiv 2509.25100): sample traces, pair them, train a student, measure it."""
 
+import logging
 import os
 import warnings
 
@@ -9,3 +10,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 # tqdm asks for ipywidgets in every notebook; the plain bar serves, and the warning carries this machine's paths.
 warnings.filterwarnings("ignore", message="IProgress not found")
+
+# torchao, where it is installed (8-bit AdamW), is imported by transformers and lists the GPU kernels that are not here.
+for _name in ("torchao", "torch.utils._pytree"):
+    logging.getLogger(_name).setLevel(logging.ERROR)

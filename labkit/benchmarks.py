@@ -269,13 +269,18 @@ def _json_rows(text: str, path: Path) -> Iterator[tuple[int, Row]]:
 def _hub_rows(benchmark: str, split: str) -> Iterator[tuple[int, Row]]:
     source = BENCHMARKS[benchmark]
     try:
-        rows = datasets.load_dataset(source.hub, source.subset, split=split)
+        return enumerate(hub_rows(source.hub, source.subset, split))
+    except LabError as error:
+        raise LabError(f"{benchmark}: {error}; offline, use --data FOLDER") from None
+
+
+def hub_rows(name: str, subset: str | None, split: str) -> Iterator[Row]:
+    """The rows of a split of a dataset on the hub or in a folder; raises `LabError` if they are not to be had."""
+    try:
+        return iter(datasets.load_dataset(name, subset, split=split))
     except Exception as error:  # the hub client raises dozens of kinds; all mean that the rows are not to be had
-        reason = str(error).splitlines()[0][:200]
-        raise LabError(
-            f"{benchmark}: {source.hub} could not be loaded ({reason}); offline, use --data FOLDER"
-        ) from None
-    return enumerate(iter(rows))
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise LabError(f"{name} could not be loaded ({reason})") from None
 
 
 def draw(problems: list[Problem], n: int | None, seed: int | None) -> list[Problem]:

@@ -7,13 +7,13 @@ the middle of a chunk asks for none of them again, and its spending is simply th
 from __future__ import annotations
 
 import json
-import os
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from labkit.records import Completion
+from labkit import files
+from labkit.records import Completion, LabError
 
 
 class Capped(Exception):
@@ -79,22 +79,24 @@ class Journal:
     """Answers by address, appended to a file as they come; without a file, forgotten."""
 
     def __init__(self, path: Path | None, budget: Budget) -> None:
-        """Reads what is there (a half-written last line is cut off) and counts it as spent."""
+        """Reads what is there (a half-written last line is cut off) and counts it as spent; `LabError` if damaged."""
         self.path, self.budget, self._lock = path, budget, threading.Lock()
         self.answers: dict[str, Completion] = {}
         if path is not None and path.exists():
             self._read(path)
 
     def _read(self, path: Path) -> None:
-        content = path.read_bytes()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            os.truncate(path, whole)
-        for line in content[:whole].splitlines():
-            row = json.loads(line)
-            if (address := row.get("address")) is not None:
-                self.answers[address] = Completion(row["text"], row["finish"], row["tokens"], row["logprob"])
-            self.budget.add((row["paid_in"], row["paid_out"]))
+        files.drop_half_line(path)
+        for number, line in enumerate(path.read_bytes().splitlines(), 1):
+            try:
+                row = json.loads(line)
+                if (address := row.get("address")) is not None:
+                    self.answers[address] = Completion(row["text"], row["finish"], row["tokens"], row["logprob"])
+                self.budget.add((row["paid_in"], row["paid_out"]))
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise LabError(
+                    f"{path}, line {number}: damaged ({error!r}): remove this line, its answer is then paid for again"
+                ) from None
 
     def write(self, address: str, said: Completion, paid_in: int) -> None:
         """Keep one answer; `paid_in`: prompt tokens that were paid for it."""
@@ -109,5 +111,5 @@ class Journal:
     def _append(self, row: dict[str, Any]) -> None:
         if self.path is not None:
             line = json.dumps(row, ensure_ascii=False) + "\n"
-            with self._lock, open(self.path, "ab") as file:
-                file.write(line.encode("utf-8", "backslashreplace"))
+            with self._lock:
+                files.add(self.path, line.encode("utf-8", "backslashreplace"), sync=True)

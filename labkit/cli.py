@@ -22,6 +22,7 @@ from labkit.cli_options import RUNS, Benchmarks, Data, Json, Name, Recipe, RunsD
 from labkit.method_text import table
 from labkit.records import LabError, Score, Triplet, printable
 from labkit.triplets import tally
+from labkit.trouble import Trouble
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False
@@ -232,6 +233,22 @@ def export_(
 
 
 @app.command()
+def push(
+    folder: Annotated[Path, typer.Argument(help="What `labkit export --format model` or `dataset` has written.")],
+    repo: Annotated[str, typer.Argument(help="OWNER/NAME on the Hugging Face hub.")],
+    public: Annotated[bool, typer.Option("--public", help="For everybody to see (default: private).")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Upload an exported student or dataset to the hub: says what goes where, and asks first.
+
+    Example: `labkit push my-student OWNER/my-student`
+    """
+    from labkit import upload
+
+    print(upload.push(folder, repo, not public, lambda plan: yes or typer.confirm(f"Upload {plan}?")))
+
+
+@app.command()
 def report(
     names: Annotated[list[str], typer.Argument(help="A run, two runs to compare, or the name of a group of methods.")],
     output: Annotated[
@@ -331,6 +348,8 @@ def main() -> None:
         _end(error, 2)
     except KeyboardInterrupt:
         _end("stopped", 3)
+    except Trouble as error:
+        _end(f"failed: {error}", 1)
     except Exception as error:
         _end(f"failed: {type(error).__name__}: {error} (the run's log.txt has the details)", 1)
 

@@ -54,7 +54,7 @@ class RunConfig(BaseModel):
         "pocket:teacher",
         min_length=1,
         description="Folder, hub id, gguf:FILE, smollm2, pocket:NAME; a server as http://HOST:PORT/v1#MODEL; "
-        "or recorded traces as traces:FILE.",
+        "or recorded traces as traces:FILE, or traces:OWNER/NAME for a dataset of them on the hub.",
     )
     student: str = Field(
         "pocket:student-neox",
@@ -74,6 +74,11 @@ class RunConfig(BaseModel):
     split: Literal["test", "validation"] = Field(
         "test", description="Split that is evaluated. Choose settings on validation, report on test once."
     )
+    verifier: OptionalText = Field(
+        None,
+        description="Who says what is correct: a function as module:function, or `tests` for code whose unit tests the "
+        "question's answer holds; none: the gold answer.",
+    )
     # prompt
     instruction: OptionalText = Field(
         None, description="Last line of every prompt; none: the Reason-then-Answer wording for the kind of question."
@@ -81,6 +86,11 @@ class RunConfig(BaseModel):
     shots: int = Field(0, ge=0, le=1, description="Worked examples before the question, as chat turns (0 or 1).")
     # sampling
     k: int = Field(8, ge=1, le=256, description="K: chosen traces wanted per question, and wrong ones of the student.")
+    difficulty: Literal["ignored", "k", "weights"] = Field(
+        "ignored",
+        description="What the initial student's errors decide: nothing; how K x questions traces are shared out (k, up "
+        "to 2 K a question); or how often a question's traces are shown in fine-tuning (weights).",
+    )
     temperature: float = Field(0.8, gt=0, le=5, description="Sampling temperature of teacher and student.")
     top_p: float = Field(1.0, gt=0, le=1, description="Nucleus sampling; 1 is off.")
     max_new_tokens: int = Field(512, ge=1, le=32768, description="Longest completion, in tokens.")
@@ -95,7 +105,11 @@ class RunConfig(BaseModel):
     )
     timeout: float = Field(600.0, gt=0, le=86400, description="Seconds a server has for one answer.")
     retries: int = Field(
-        6, ge=0, le=100, description="Times a request is sent again after 429, 5xx, a timeout or a broken answer."
+        12,
+        ge=0,
+        le=100,
+        description="Times a request is sent again after 429, 5xx, a timeout or a broken answer; the "
+        "waits double from 1 s to a minute, so that 12 outlast seven minutes of refusals.",
     )
     token_cap: OptionalCount = Field(
         None, description="Most tokens, in and out, that servers may be paid for; the run stops before. Can be raised."
@@ -131,9 +145,21 @@ class RunConfig(BaseModel):
     )
     # objective and optimiser
     lam: float = Field(1.0, ge=0, le=100, description="Lambda, weight of the odds-ratio term (TRL calls it beta).")
+    loss: Literal["orpo", "cpo", "simpo", "kto"] = Field(
+        "orpo", description="What method orpo makes of its pairs: the odds ratio, or another loss (preferences.py)."
+    )
+    beta: Annotated[Annotated[float, Field(gt=0)] | None, BeforeValidator(_none)] = Field(
+        None, description="Scale of the pairs' difference in cpo, simpo and kto; none: 0.1, 2 and 0.1, the papers'."
+    )
+    gamma: float = Field(1.0, ge=0, description="simpo: the margin that is aimed at; its authors start at beta / 2.")
+    nll_weight: Annotated[Annotated[float, Field(ge=0)] | None, BeforeValidator(_none)] = Field(
+        None, description="Weight of the NLL beside the pairs' loss; none: 1 for orpo and cpo, 0 for simpo and kto."
+    )
     sft_epochs: int = Field(0, ge=0, le=1000, description="First epochs without the odds ratio: fine-tuning alone.")
-    contrast: Literal["all", "differing"] = Field(
-        "all", description="Tokens that the odds are of: all of a response, or only those that a pair does not share."
+    contrast: Literal["all", "differing", "wrong-step"] = Field(
+        "all",
+        description="Tokens that the odds are of: all of a response, only those that a pair does not share, or only "
+        "the first wrong step and its counterpart, which nobody but a pocket world knows.",
     )
     nll_span: Literal["response", "prompt+response"] = Field(
         "response", description="Tokens of the NLL term: the paper's formula, or TRL's and xfactlab's."
@@ -159,6 +185,9 @@ class RunConfig(BaseModel):
     fsdp: bool = Field(
         False, description="With several processes, each holds a part of weights, gradients and optimiser (FSDP)."
     )
+    optimizer: Literal["adamw", "adamw8bit"] = Field(
+        "adamw", description="adamw8bit: AdamW with its moments in 8 bits (package torchao), a quarter of their memory."
+    )
     # running
     evaluate_every: int = Field(
         1, ge=1, description="Epochs between evaluations; before training and at the end always."
@@ -179,8 +208,14 @@ class RunConfig(BaseModel):
             raise ValueError("benchmarks names one twice")
         if self.fsdp and self.lora_rank:
             raise ValueError("fsdp splits a student that is trained whole: use it without lora_rank")
+        if self.fsdp and self.optimizer != "adamw":
+            raise ValueError("fsdp splits AdamW's moments as they are: use it with optimizer=adamw")
         if self.method == "orpo" and self.sft_epochs >= self.epochs:
             raise ValueError(f"sft_epochs = {self.sft_epochs} leaves none of {self.epochs} epochs for the odds ratio")
+        if self.difficulty == "weights" and self.method == "orpo":
+            raise ValueError("difficulty = weights is for fine-tuning: use it with method=diverse-cot")
+        if self.loss == "kto" and self.contrast != "all":
+            raise ValueError("loss kto compares whole responses with the reference's: use it with contrast=all")
         if self.money_cap is not None and self.price_in + self.price_out == 0:
             raise ValueError("money_cap needs price_in and price_out, per million tokens")
         if self.serve is not None and not ("{model}" in self.serve and "{port}" in self.serve):
@@ -200,7 +235,8 @@ class RunConfig(BaseModel):
     def policy(self) -> str:
         """The method's name in the paper's table."""
         mix = {0.0: "off-policy", 1.0: "on-policy"}.get(self.phi, "mixed-policy")
-        return f"{mix} ORPO" if self.method == "orpo" else self.method
+        name = {"simpo": "SimPO"}.get(self.loss, self.loss.upper())
+        return f"{mix} {name}" if self.method == "orpo" else self.method
 
 
 def configure(values: dict[str, Any]) -> RunConfig:

@@ -62,10 +62,15 @@ def student(checkpoint: Path | None, config: RunConfig) -> training.State:
 
 
 def _student(checkpoint: Path | None, config: RunConfig) -> training.State:
+    if checkpoint:
+        training.check(checkpoint)
     spec = str(checkpoint) if checkpoint and not config.lora_rank else config.student
     state = training.prepare(*models.load(spec, config.dtype), config)
     if checkpoint:
         training.restore(state, checkpoint)
+    if config.loss == "kto" and config.method == "orpo":
+        device = training.plain(state).device
+        state.reference = models.load(config.student, config.dtype)[0].to(device).requires_grad_(False)
     return state
 
 

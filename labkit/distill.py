@@ -8,21 +8,25 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from labkit import (
     adapters,
     benchmarks,
     crew,
+    difficulty,
     memory,
     models,
+    pocket,
     processes,
     runs,
     servers,
     serving,
     training,
     triplets,
+    trouble,
+    verifiers,
 )
 from labkit.answers import Grader, grade
 from labkit.config import RunConfig
@@ -52,6 +56,9 @@ def distill(lab: Lab) -> None:
 def chosen_traces(lab: Lab) -> triplets.Pools:
     """The teacher's correct traces: K per question, or one for single-CoT fine-tuning (as often as there are K)."""
     wanted = {problem.id: lab.config.k for problem in lab.train}
+    if lab.config.difficulty == "k":
+        most = min(2 * lab.config.k, lab.config.max_draws)
+        wanted = difficulty.apportion(_error_rates(lab, wanted), sum(wanted.values()), most)
     chosen = sample(lab, Job("teacher", "teacher", 0, "correct"), wanted)
     if lab.config.method != "single-cot":
         return chosen
@@ -61,6 +68,9 @@ def chosen_traces(lab: Lab) -> triplets.Pools:
 def paired(lab: Lab, chosen: triplets.Pools, initial: triplets.Pools, epoch: int) -> list[Triplet]:
     """The triplets of an epoch; without a rejected side where nothing is contrasted."""
     config = lab.config
+    if config.difficulty == "weights":
+        rates = _error_rates(lab, {problem: len(pool) for problem, pool in chosen.items()})
+        chosen = difficulty.shown(chosen, rates, config.seed, epoch)
     if not _contrasted(config, epoch):
         return triplets.make(chosen, {}, {}, epoch=epoch, phi=0.0, seed=config.seed)
     return triplets.make(
@@ -77,6 +87,12 @@ def initial_negatives(lab: Lab, chosen: triplets.Pools) -> triplets.Pools:
     jobs = {"student": Job("student-0", "student", 0, "wrong"), "teacher": Job("teacher-wrong", "teacher", 0, "wrong")}
     both = [sample(lab, job, wanted) for side, job in jobs.items() if lab.config.negatives in (side, "both")]
     return {problem: [trace for pools in both for trace in pools.get(problem, ())] for problem in chosen}
+
+
+def _error_rates(lab: Lab, wanted: dict[str, int]) -> dict[str, float]:
+    """How often the initial student errs, from the draws in which it is asked for wrong traces."""
+    sample(lab, Job("student-0", "student", 0, "wrong"), wanted)
+    return difficulty.error_rates(runs.records(lab.folder, "traces/student-0.jsonl", Trace))
 
 
 def fresh_negatives(lab: Lab, chosen: triplets.Pools, epoch: int) -> triplets.Pools:
@@ -137,13 +153,15 @@ def run(
     With `shard` = (i, n) only its share of the first sampling is done: teacher and initial student on every n-th
     training question, from the i-th (see `labkit.shards`); a run begun so goes on so.
     `algorithm`: what is done, in which order; the paper's, or one of your own made of the same stages.
-    `grader`: what counts as correct, in sampling and evaluation alike; by default the gold answer decides.
+    `grader`: what counts as correct, in sampling and evaluation alike; by default the run's `verifier` decides, or
+    the gold answer.
 
     Raises `LabError` for bad input. Any other failure is recorded in the run's status and log, and raised.
     """
     config = runs.load_config(folder)
     with runs.writing(folder):
         if runs.status(folder)["state"] == "done":
+            training.drop_checkpoints(folder)  # where a kill came between
             return "done"
         shard = shard or runs.status(folder).get("shard")
         with _ending(folder):
@@ -153,7 +171,8 @@ def run(
             problems = runs.records(folder, "problems.jsonl", Problem)
             train = [problem for problem in problems if problem.split == "train"]
             test = [problem for problem in problems if problem.split == config.split]
-            lab = Lab(folder, config, train, test, _student(folder, config), grader)
+            judge = verifiers.grader(config.verifier) if grader is grade else grader
+            lab = Lab(folder, config, train, test, _student(folder, config), judge)
             if shard:
                 lab.train = train[shard[0] - 1 :: shard[1]]
                 initial_negatives(lab, chosen_traces(lab))
@@ -203,8 +222,17 @@ def check(config: RunConfig, problems: Sequence[Problem]) -> None:
         train = [problem for problem in problems if problem.split == "train"]
         asked = [Request(problem.id, prompt(problem, config.instruction), ("0",)) for problem in train]
         RecordedGenerator(config.teacher.removeprefix("traces:")).generate(asked, settings(config))
+    verifiers.grader(config.verifier)
     if config.lora_rank:
         adapters.peft()
+    if config.contrast == "wrong-step" and (real := set(config.benchmarks) - set(pocket.BENCHMARKS)):
+        raise LabError(
+            f"contrast = 'wrong-step': nobody knows the wrong steps of {min(real)}: only of pocket benchmarks"
+        )
+    if config.loss == "kto" and processes.size() > 1:
+        raise LabError(f"loss = 'kto' trains in one process, not in {processes.size()}: use orpo, cpo or simpo")
+    if config.optimizer == "adamw8bit":
+        training.adamw8bit()
     specs = {config.student} if config.method == "zero-shot" else {config.student, config.teacher}
     if config.serve:
         serving.check(config.serve)
@@ -240,7 +268,8 @@ def _student(folder: Path, config: RunConfig) -> training.State:
 def _tell_memory(folder: Path, state: training.State, config: RunConfig) -> None:
     """Say what training will take, where it is a gigabyte or more or may not fit."""
     model = state.accelerator.unwrap_model(state.model)
-    parts = memory.needed(model, config.max_tokens, config.gradient_checkpointing)
+    moments = None if config.optimizer == "adamw" else 2.1  # two bytes and a scale for each block
+    parts = memory.needed(model, config.max_tokens, config.gradient_checkpointing, moments)
     fits, line = memory.verdict(parts, memory.free(model.device), config.max_tokens)
     runs.log_line(folder, "events.jsonl", event="memory", fits=fits, **parts)
     if not fits or sum(parts.values()) > 1e9:
@@ -269,19 +298,33 @@ def _ending(folder: Path) -> Iterator[None]:
             raise processes.Lost(lost) from error
         if isinstance(error, runs.Stopped | KeyboardInterrupt):
             reason = str(error) or None
-            runs.write_status(folder, state="stopped", reason=reason)
-            runs.log_line(folder, "events.jsonl", event="stopped", reason=reason)
+            with suppress(OSError):
+                runs.write_status(folder, state="stopped", reason=reason)
+                runs.log_line(folder, "events.jsonl", event="stopped", reason=reason)
             say(f"stopped{f': {reason}' if reason else ''}; continue with: labkit distill {folder.name}")
             return
+        if told := trouble.told(error, _state(folder), folder.name):
+            _failed(folder, told)
+            raise trouble.Trouble(told) from error
         _failed(folder, str(error) if isinstance(error, LabError) else f"{type(error).__name__}: {error}")
         raise
 
 
 def _failed(folder: Path, reason: str) -> None:
-    """Write down why; within an exception, with its traceback."""
-    runs.write_status(folder, state="failed", reason=reason)
-    runs.log_line(folder, "events.jsonl", event="failed", reason=reason)
-    with open(folder / "log.txt", "a", encoding="utf-8", errors="backslashreplace") as log:
+    """Write down why, as far as the disk lets it; within an exception, with its traceback."""
+    with suppress(OSError):
+        runs.write_status(folder, state="failed", reason=reason)
+    with suppress(OSError):
+        runs.log_line(folder, "events.jsonl", event="failed", reason=reason)
+    with suppress(OSError), open(folder / "log.txt", "a", encoding="utf-8", errors="backslashreplace") as log:
         log.write(f"failed: {reason}\n")
         if sys.exc_info()[0]:
             traceback.print_exc(file=log)
+
+
+def _state(folder: Path) -> str:
+    """What the run was doing, by its status."""
+    try:
+        return runs.status(folder)["state"]
+    except (LabError, OSError):
+        return ""

@@ -64,7 +64,9 @@ def _rows(folder: Path, config: RunConfig, epoch: int | None) -> Iterator[tuple[
     """(triplet, its problem, the prompt as chat messages)."""
     problems = {problem.id: problem for problem in runs.records(folder, "problems.jsonl", Problem)}
     for triplet in pairs(folder, epoch):
-        problem = problems[triplet.problem]
+        problem = problems.get(triplet.problem)
+        if problem is None:
+            raise LabError(f"{folder / 'problems.jsonl'}: {triplet.problem} is not in it any more: restore it")
         yield triplet, problem, chat(problem, config)
 
 

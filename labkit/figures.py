@@ -102,7 +102,9 @@ def accuracy_bars(
             }
             figure.add_scatter(x=x, y=y, mode="markers", name=name, marker=marker, hovertemplate=name + " %{y:.1f} %")
     alt = "; ".join(f"{score.benchmark}, {label}: {percent(score.accuracy)} correct" for score, label in cells)
-    figure = styled(figure, alt, 380, barmode="stack", bargap=0.3, uirevision="bars")
+    margin = {"l": 48, "r": 12, "t": 44, "b": 40}  # below two rows of categories plotly makes no room for the legend
+    figure = styled(figure, alt, 380, barmode="stack", bargap=0.3, uirevision="bars", margin=margin)
+    figure.update_layout(legend_y=1.08)
     return figure.update_yaxes(range=[0, 100], title="share of questions, %")
 
 

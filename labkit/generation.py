@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from labkit.benchmarks import hub_rows
 from labkit.choosing import Job, Said, Settings
 from labkit.decoding import decode
 from labkit.prompting import prompt_ids, render
@@ -117,8 +118,9 @@ class _Recorded:
 class RecordedGenerator:
     """Draws that a teacher made earlier, from JSON Lines: a teacher's recording, or a run's own `traces/*.jsonl`.
 
-    A recording has `benchmark`, `row` (of the train split), `question`, `text`, and optionally `sample`, `tokens`,
-    `finish_reason` and `model`. Settings are not applied: what was recorded is what is returned.
+    The same rows may be the train split of a dataset: a folder, or OWNER/NAME on the hub. A recording has `benchmark`,
+    `row` (of the train split), `question`, `text`, and optionally `sample`, `tokens`, `finish_reason` and `model`.
+    Settings are not applied: what was recorded is what is returned.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -163,6 +165,12 @@ class RecordedGenerator:
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    if path.is_dir() or (not path.exists() and re.fullmatch(r"[\w.-]+/[\w.-]+(?<!\.jsonl)(?<!\.json)", str(path))):
+        try:
+            yield from enumerate(hub_rows(str(path), None, "train"), 1)
+        except LabError as error:
+            raise LabError(f"traces:{error}") from None
+        return
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:

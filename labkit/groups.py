@@ -61,11 +61,7 @@ def finals(folder: Path) -> list[Score]:
 def table(cells: Mapping[tuple[str, int], Path]) -> list[dict[str, Any]]:
     """Rows of methods: per benchmark and their mean, accuracy averaged over seeds and its sd (None for one seed)."""
     rows = []
-    for method in dict.fromkeys(method for method, _ in cells):
-        found = [_accuracies(folder) for (name, _), folder in cells.items() if name == method]
-        found = [final for final in found if final]
-        if not found:
-            continue
+    for method, found in by_seed(cells).items():
         row: dict[str, Any] = {"method": method, "seeds": len(found)}
         for benchmark in found[0]:
             values = [final[benchmark] for final in found]
@@ -80,10 +76,13 @@ def columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return [key for key in rows[0] if key not in {"method", "seeds"} and not key.endswith("_sd")] if rows else []
 
 
-def _accuracies(folder: Path) -> dict[str, float]:
-    """Benchmark -> final accuracy, and their mean."""
-    last = {score.benchmark: score.accuracy for score in finals(folder)}
-    return {**last, "mean": sum(last.values()) / len(last)} if last else {}
+def by_seed(cells: Mapping[tuple[str, int], Path]) -> dict[str, list[dict[str, float]]]:
+    """Method -> for each finished seed: benchmark, and `mean` over benchmarks -> final accuracy."""
+    found: dict[str, list[dict[str, float]]] = {}
+    for (method, _), folder in cells.items():
+        if last := {score.benchmark: score.accuracy for score in finals(folder)}:
+            found.setdefault(method, []).append({**last, "mean": sum(last.values()) / len(last)})
+    return found
 
 
 def answers(cells: Mapping[tuple[str, int], Path]) -> Said:

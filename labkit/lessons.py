@@ -11,20 +11,25 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from labkit import distill, methods, runs
+from labkit import distill, method_rows, methods, runs, sampling
 from labkit.answers import Grader, grade
 from labkit.config import RunConfig, recipe
+from labkit.diversity import distinct_n
+from labkit.generation import Generator
+from labkit.markup import differences
 from labkit.models import Model, Tokenizer
 from labkit.orpo import encode_response, token_logps
 from labkit.packing import Example
 from labkit.prompting import prompt_ids
-from labkit.records import Answer, LabError
+from labkit.records import Answer, Completion, LabError, Problem, Trace, Triplet
 from labkit.stages import Lab
 
 RUNS = Path("runs")
@@ -51,31 +56,51 @@ def settings(name: str = "pocket", **changes: Any) -> RunConfig:
 
 
 def run(
-    name: str, config: RunConfig, algorithm: Callable[[Lab], None] = distill.distill, grader: Grader = grade
+    name: str,
+    config: RunConfig,
+    algorithm: Callable[[Lab], None] = distill.distill,
+    grader: Grader = grade,
+    like: Path | None = None,
 ) -> Path:
     """Do the run `name` in `runs/` (or what is left of it), saying its progress here; returns its folder.
 
-    `algorithm` and `grader` go to `labkit.distill.run`. Raises `LabError` if a run of that name has other settings.
+    `algorithm` and `grader` go to `labkit.distill.run`. What a run `like` it has made already and this one would make
+    again byte by byte (traces of the same settings, the first evaluation) is copied. Raises `LabError` if a run of that
+    name has other settings.
     """
     folder = runs.folder_of(RUNS, name)
     RUNS.mkdir(exist_ok=True)
     with _said():
         distill.prepare(folder, config)
+        if like is not None:
+            methods.share(like, folder, runs.load_config(like), config)
         distill.run(folder, algorithm=algorithm, grader=grader)
     return folder
 
 
 def run_methods(
-    name: str, config: RunConfig, seeds: int, only: Sequence[str] = tuple(methods.METHODS)
-) -> methods.Cells:
-    """Do `only` these of the paper's methods with that many seeds, as `labkit methods`; returns the cells."""
+    name: str, config: RunConfig, seeds: int, rows: Sequence[str] = tuple(methods.METHODS)
+) -> dict[tuple[str, int], Path]:
+    """Do these rows of the table (see `labkit.method_rows`), as `labkit methods`; returns (row, seed) -> run folder."""
     RUNS.mkdir(exist_ok=True)
-    cells = {key: cell for key, cell in methods.group(RUNS, name, config, seeds).items() if key[0] in only}
+    cells = methods.group(RUNS, name, config, seeds, method_rows.chosen(config, rows))
     with _said():
         states = methods.run_group(cells)
     if set(states.values()) != {"done"}:
         raise LabError(f"group {name}: not every run is done: {states}")
-    return cells
+    return {cell: folder for cell, (folder, _) in cells.items()}
+
+
+def stop_at(name: str, stage: str) -> None:
+    """Ask the run `name`, which may not have begun, to stop as soon as it is at a stage, as `epoch 2`."""
+    folder = runs.folder_of(RUNS, name)
+
+    def wait() -> None:
+        while not (folder / "status.json").exists() or runs.status(folder).get("stage") != stage:
+            time.sleep(0.02)
+        runs.stop(folder)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 @contextlib.contextmanager
@@ -85,18 +110,65 @@ def _said() -> Any:
         yield
 
 
-def mean_logps(model: Model, tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]]) -> list[float]:
-    """How likely the model finds each (question, response): mean token log-probability of the response, in nats."""
-    examples = [
-        Example(tuple(prompt_ids(tokenizer, question)), (encode_response(tokenizer, response),), (None,))
-        for question, response in pairs
-    ]
-    return [float(chosen.mean()) for ((chosen, _),) in token_logps(model, examples)]
+def draws(speaker: Generator, problems: Sequence[Problem], side: str, want: str, config: RunConfig) -> list[Trace]:
+    """All draws of a search for `config.k` traces of each problem, with the addresses that a run gives them.
+
+    `side`: `teacher` or `student` (the initial one); `want`: `correct` or `wrong`.
+    """
+    stage = "student-0" if side == "student" else "teacher" if want == "correct" else "teacher-wrong"
+    job = sampling.Job(stage, side, 0, want)
+    found = sampling.sample(speaker, problems, [config.k] * len(problems), job, config)
+    return [trace for chunk in found for trace in chunk]
 
 
-def right(answers: Mapping[str, Answer]) -> np.ndarray:
-    """1 for every question answered correctly, 0 for the others, in the order of the question ids."""
-    return np.array([answers[problem].outcome == "correct" for problem in sorted(answers)], float)
+def marked(text: str, other: str) -> str:
+    """A text with [brackets] around the words that the other one does not have in that place."""
+    for start, end in reversed(differences(text, other)[0]):
+        text = f"{text[:start]}[{text[start:end]}]{text[end:]}"
+    return text
+
+
+def negatives(folder: Path) -> list[dict[str, float]]:
+    """Per epoch of a run: fresh draws made for it, the share of them that was wrong (NaN for none), and how much the
+    rejected traces of a question differ: the share of different ones, and distinct-2."""
+    rows = []
+    for epoch in range(1, runs.load_config(folder).epochs + 1):
+        by_problem: dict[str, list[str]] = {}
+        for pair in runs.records(folder, f"triplets/epoch-{epoch}.jsonl", Triplet):
+            if pair.rejected is not None:
+                by_problem.setdefault(pair.problem, []).append(pair.rejected)
+        fresh = runs.records(folder, f"traces/student-{epoch - 1}.jsonl", Trace) if epoch > 1 else []
+        rows.append({
+            "epoch": epoch, "fresh draws": len(fresh),
+            "wrong": _mean([trace.outcome == "wrong" for trace in fresh]),
+            "different": _mean([len(set(texts)) / len(texts) for texts in by_problem.values()]),
+            "distinct-2": _mean([distinct_n(texts, 2) for texts in by_problem.values()]),
+        })  # fmt: skip
+    return rows
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values)) if values else float("nan")
+
+
+def examples(tokenizer: Tokenizer, questions: Sequence[str], *responses: Sequence[str]) -> list[Example]:
+    """A batch for training or scoring: questions, their chosen responses and, if given, their rejected ones."""
+    sides = [[encode_response(tokenizer, text) for text in side] for side in responses]
+    rejected = sides[1] if len(sides) > 1 else [None] * len(questions)
+    prompts = [tuple(prompt_ids(tokenizer, question)) for question in questions]
+    return [Example(p, (c,), (r,)) for p, c, r in zip(prompts, sides[0], rejected, strict=True)]
+
+
+def mean_logps(model: Model, tokenizer: Tokenizer, questions: Sequence[str], responses: Sequence[str]) -> list[float]:
+    """How likely the model finds each response to its question: mean token log-probability, in nats."""
+    found = token_logps(model, examples(tokenizer, questions, responses))
+    return [float(chosen.mean()) for ((chosen, _),) in found]
+
+
+def share_right(answers: Mapping[str, Answer], problems: Mapping[str, Problem], grader: Grader = grade) -> float:
+    """Share of answers that `grader` calls correct, whatever their run was graded by. `problems`: id -> problem."""
+    said = [(Completion(a.text, a.finish, a.tokens), problems[id]) for id, a in answers.items()]
+    return _mean([grader(completion, problem)[0] == "correct" for completion, problem in said])
 
 
 def check(given: Any, holds: Callable[[Any], bool], hint: str) -> None:

@@ -41,12 +41,16 @@ def kept_per_token(model: PreTrainedModel) -> float:
     return sum(kept.values()) / _TOKENS
 
 
-def needed(model: PreTrainedModel, max_tokens: int, checkpointing: bool) -> dict[str, float]:
+def needed(
+    model: PreTrainedModel, max_tokens: int, checkpointing: bool, moments: float | None = None
+) -> dict[str, float]:
     """Bytes by part of a training step of `max_tokens` tokens: weights, gradients, optimiser, activations, scores.
 
-    `scores` are the vocabulary scores of one chunk. What the process needs before it holds a model is `BASE`.
+    `moments` are the optimiser's bytes per trained weight; AdamW holds two of the weight's own size. `scores` are the
+    vocabulary scores of one chunk. What the process needs before it holds a model is `BASE`.
     """
-    trained = sum(p.nbytes for p in model.parameters() if p.requires_grad)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    gradients = float(sum(p.nbytes for p in trained))
     config = model.config.get_text_config()
     per_token, layers = kept_per_token(model), config.num_hidden_layers
     if checkpointing:  # each layer's input, and one layer at a time in full
@@ -54,8 +58,8 @@ def needed(model: PreTrainedModel, max_tokens: int, checkpointing: bool) -> dict
     chunk = min(LOGITS_AT_ONCE, max_tokens * config.vocab_size)
     return {
         "weights": float(sum(p.nbytes for p in model.parameters())),
-        "gradients": float(trained),
-        "optimizer": 2.0 * trained,
+        "gradients": gradients,
+        "optimizer": 2 * gradients if moments is None else moments * sum(p.numel() for p in trained),
         "activations": max_tokens * per_token,
         "scores": 4.0 * chunk,
     }

@@ -27,18 +27,22 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 # the settings that each file which runs of a seed share depends on, by stage; a run's other settings may differ
 _TEACHER = {"benchmarks", "data", "problems", "split", "instruction", "shots", "max_new_tokens", "dtype", "teacher"} | {
-    "k", "temperature", "top_p", "max_draws", "rouge_threshold", "chunk", "rows", "seed", "choices",
+    "k", "temperature", "top_p", "max_draws", "rouge_threshold", "chunk", "rows", "seed", "choices", "verifier",
+    "difficulty",
 }  # fmt: skip
 SHARED: dict[str, set[str]] = {
     "teacher": _TEACHER,
     "teacher-wrong": _TEACHER | {"unparsed_negatives"},
     "student-0": _TEACHER | {"unparsed_negatives", "student", "serve"},
     "answers-0": {"benchmarks", "data", "test_problems", "split", "instruction", "shots", "max_new_tokens", "dtype"}
-    | {"student", "serve"},
+    | {"student", "serve", "verifier"},
 }
 MATCHED = ("single-cot-steps", "single-cot-x2", "diverse-cot-x2")
-BEYOND = ("orpo-sft-first", "orpo-differing", "orpo-near", "orpo-linear", "orpo-cosine", "orpo-past")
+BEYOND = ("orpo-sft-first", "orpo-differing", "orpo-near", "orpo-linear", "orpo-cosine", "orpo-past", "orpo-oracle")
+BY_ERRORS = ("diverse-cot-errors", "orpo-hard-k")
+OTHER_LOSSES = ("cpo", "simpo", "kto")  # on the triplets of orpo-mixed
 ORDER = ("zero-shot", "single-cot", *MATCHED[:2], "diverse-cot", *MATCHED[2:], *list(METHODS)[3:], *BEYOND)
+ORDER += (*BY_ERRORS, *OTHER_LOSSES)
 CLAIMS = (  # (better, than, in words): the paper's, then the same against fine-tuning as long as ORPO, then ours
     ("single-cot", "zero-shot", "training on one trace per question helps"),
     ("diverse-cot", "single-cot", "several different traces beat one"),
@@ -56,6 +60,13 @@ CLAIMS = (  # (better, than, in words): the paper's, then the same against fine-
     ("orpo-linear", "orpo-mixed", "a phi that rises in a line beats a constant one"),
     ("orpo-cosine", "orpo-mixed", "a phi that rises as a cosine beats a constant one"),
     ("orpo-past", "orpo-mixed", "negatives of all past students beat the newest student's"),
+    ("orpo-oracle", "orpo-near", "contrasting the known wrong step alone beats contrasting all"),
+    ("orpo-oracle", "diverse-cot-x2", "contrasting the known wrong step alone beats fine-tuning at equal compute"),
+    ("diverse-cot-errors", "diverse-cot", "showing what the student gets wrong more often helps fine-tuning"),
+    ("orpo-hard-k", "orpo-mixed", "more traces for what the student gets wrong beat as many for each question"),
+    ("orpo-mixed", "cpo", "the odds ratio beats CPO's loss on the same triplets"),
+    ("orpo-mixed", "simpo", "the odds ratio beats SimPO's loss on the same triplets"),
+    ("orpo-mixed", "kto", "the odds ratio beats KTO's loss on the same triplets"),
 )
 
 
@@ -73,6 +84,10 @@ def known(base: RunConfig) -> dict[str, dict[str, Any]]:
         "orpo-linear": {**mixed, "phi_schedule": "linear"},
         "orpo-cosine": {**mixed, "phi_schedule": "cosine"},
         "orpo-past": {**mixed, "past_weight": 0.5},
+        "orpo-oracle": {**mixed, "partner": "nearest", "contrast": "wrong-step"},
+        "diverse-cot-errors": {"method": "diverse-cot", "difficulty": "weights"},
+        "orpo-hard-k": {**mixed, "difficulty": "k"},
+        **{loss: {**mixed, "loss": loss} for loss in OTHER_LOSSES},
     }
     return {name: rows[name] for name in ORDER}
 

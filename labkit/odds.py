@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from rapidfuzz.distance import LCSseq
 from torch import Tensor
 
-Contrast = Literal["all", "differing"]
+Contrast = Literal["all", "differing", "wrong-step"]
 
 
 def log1mexp(x: Tensor) -> Tensor:

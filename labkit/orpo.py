@@ -18,12 +18,13 @@ from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from labkit.linear import onednn_linears
-from labkit.odds import Contrast, log_odds_ratio, orpo_loss
+from labkit.odds import Contrast
+from labkit.odds import orpo_loss as orpo_loss  # the loss is looked for here
 from labkit.packing import Example, Row, pack, pad, split
+from labkit.preferences import ORPO, Preference, batch_loss, pair_losses
 from labkit.projection import (
     Chunk,
     ChunkedLoss,
@@ -71,16 +72,22 @@ def totals(examples: list[Example], nll_span: Span) -> Totals:
     return Totals(tokens, sum(r is not None for e in examples for r in e.rejected))
 
 
-def _chunk_loss(logps: Tensor, chunk: Chunk, whole: Totals, lam: float) -> tuple[Tensor, Tensor, Tensor]:
-    """The chunk's share of the batch's loss, its mean log-probabilities [S], and its share of the NLL."""
+def _chunk_loss(
+    logps: Tensor, chunk: Chunk, whole: Totals, lam: float, preference: Preference, references: Tensor | None
+) -> tuple[Tensor, list[Tensor], Tensor]:
+    """The chunk's share of the batch's loss, its pairs' sides (see `preferences`), and its share of the NLL."""
     lengths = torch.tensor(chunk.lengths, device=logps.device)
     counted = logps if chunk.contrasted is None else logps * chunk.contrasted
     means = torch.zeros(len(chunk.lengths), device=logps.device).index_add(0, chunk.sequence, counted) / lengths
     nll = -(logps * chunk.weights).sum() / whole.tokens
+    theirs = means.new_zeros(len(chunk.chosen), 2) if references is None else references.to(means.device)
+    sides = [
+        torch.stack((means[which], lengths[which], reference), 1)
+        for which, reference in zip((chunk.chosen, chunk.rejected), theirs.unbind(1), strict=True)
+    ]
     if not chunk.chosen or not lam:
-        return nll, means, nll
-    odds = log_odds_ratio(means[chunk.chosen], means[chunk.rejected])
-    return nll - lam * F.logsigmoid(odds).sum() / whole.pairs, means, nll
+        return nll * (preference.nll if lam else 1.0), sides, nll
+    return preference.nll * nll + lam * pair_losses(preference, *sides).sum() / whole.pairs, sides, nll
 
 
 def disable_dropout(model: nn.Module) -> None:
@@ -170,7 +177,7 @@ def token_logps(
     return [[(next(flat), None if r is None else next(flat)) for r in example.rejected] for example in examples]
 
 
-def _packed_loss(model: nn.Module, row: Row, loss_of: Callable[[Tensor, Chunk], Tensor], *parts: bool) -> Tensor:
+def _packed_loss(model: nn.Module, row: Row, loss_of: Callable[[Tensor, Chunk], Tensor], *parts: Any) -> Tensor:
     """Loss of a packed row, its gradients for the output layer already made."""
     chunks = chunks_of(row, parts[0], chunk_limit(model), parts[1])
 
@@ -182,7 +189,7 @@ def _packed_loss(model: nn.Module, row: Row, loss_of: Callable[[Tensor, Chunk], 
     return run_packed(model, row, work)[0]
 
 
-def _padded_loss(model: nn.Module, row: Row, loss_of: Callable[[Tensor, Chunk], Tensor], *parts: bool) -> Tensor:
+def _padded_loss(model: nn.Module, row: Row, loss_of: Callable[[Tensor, Chunk], Tensor], *parts: Any) -> Tensor:
     """Loss of a padded batch by the model's own logits and autograd."""
     logits = _padded_logits(model, row)
     (chunk,) = chunks_of(row, parts[0], logits.numel(), parts[1])
@@ -196,6 +203,8 @@ def train_step(
     lam: float,
     nll_span: Span = "response",
     contrast: Contrast = "all",
+    preference: Preference = ORPO,
+    references: Tensor | None = None,
     max_tokens: int = 4096,
     backward: Callable[[Tensor], Any] = Tensor.backward,
     whole: Totals | None = None,
@@ -208,7 +217,9 @@ def train_step(
 
     `examples` is cut into micro-batches of at most `max_tokens` tokens (split between pairs), which changes memory and
     speed but not the gradient. `backward` is `accelerator.backward` in a training loop. Dropout is switched off.
-    With `contrast="differing"` odds are of the tokens that a pair's sides do not share; the NLL keeps all of them.
+    With `contrast="differing"` odds are of the tokens that a pair's sides do not share, with "wrong-step" of those that
+    are `packing.Marked`; the NLL keeps all of them. `preference` takes another loss than ORPO's; KTO's needs what its
+    reference says of the pairs, summed log-probabilities [pairs, 2] of chosen and rejected in order, in one process.
 
     With several processes, each passes its own examples (perhaps none), the `totals` of all of them as `whole`, and
     their number; `together` returns every process's value of something. All then make as many forward passes as the
@@ -221,16 +232,19 @@ def train_step(
     chosen, rejected, nlls = [], [], []
 
     def loss_of(logits: Tensor, chunk: Chunk) -> Tensor:
-        loss, means, nll = _chunk_loss(TokenLogps.apply(logits, chunk.targets), chunk, whole, lam)
-        chosen.append(means.detach()[chunk.chosen])
-        rejected.append(means.detach()[chunk.rejected])
+        seen = sum(map(len, chosen))
+        theirs = None if references is None else references[seen : seen + len(chunk.chosen)]
+        logps = TokenLogps.apply(logits, chunk.targets)
+        loss, (good, bad), nll = _chunk_loss(logps, chunk, whole, lam, preference, theirs)
+        chosen.append(good.detach())
+        rejected.append(bad.detach())
         nlls.append(nll.detach())
         return loss
 
     batches = split(examples, max_tokens, packed)
     own, counted = len(batches), 0
     batches += [[idle]] * (max(together(own)) - own)
-    loss_by, parts = _packed_loss if packed else _padded_loss, (nll_span == "prompt+response", contrast == "differing")
+    loss_by, parts = _packed_loss if packed else _padded_loss, (nll_span == "prompt+response", contrast)
     with _ready(inner, packed, training=True):
         for number, batch in enumerate(batches, 1):
             row = (pack if packed else pad)(batch, inner.device)
@@ -239,8 +253,8 @@ def train_step(
             with alone():  # processes exchange gradients once per step, however many micro-batches each has
                 backward(loss_by(model, row, loss_of, *parts) * weight)
             counted = len(nlls) if weight else counted
-    means = [torch.cat([torch.zeros(0), *(t.cpu() for t in part[:counted])]) for part in (chosen, rejected)]
-    shares = together((*means, sum(nll.item() for nll in nlls[:counted])))
+    sides = [torch.cat([torch.zeros(0, 3), *(t.cpu() for t in part[:counted])]) for part in (chosen, rejected)]
+    shares = together((*sides, sum(nll.item() for nll in nlls[:counted])))
     good, bad, nll = zip(*shares, strict=True)
-    loss, metrics = orpo_loss(torch.cat(good), torch.cat(bad), torch.tensor(sum(nll)), lam)
+    loss, metrics = batch_loss(preference, torch.cat(good), torch.cat(bad), torch.tensor(sum(nll)), lam)
     return {"loss": loss.item(), **metrics}

@@ -20,6 +20,27 @@ Ids = tuple[int, ...]
 Pair = tuple[Ids, Ids | None]  # chosen, rejected
 
 
+class Marked(tuple[int, ...]):
+    """Token ids of a response of which not all count in the odds; whoever knows nothing of it sees the ids."""
+
+    kept: list[float]  # 1 for a token that counts, else 0
+
+    def __new__(cls, ids: Ids, kept: list[float]) -> Marked:
+        """`ids` with `kept`, of the same length and not all 0."""
+        made = super().__new__(cls, ids)
+        made.kept = kept
+        return made
+
+    def __getnewargs__(self) -> tuple[Ids, list[float]]:
+        """For copies sent to another process."""
+        return tuple(self), self.kept
+
+
+def counted(ids: Ids) -> list[float]:
+    """1 for each token of a response that counts in the odds, else 0: all of them, or as marked."""
+    return ids.kept if isinstance(ids, Marked) else [1.0] * len(ids)
+
+
 @dataclass(frozen=True)
 class Example:
     """Token ids of one prompt's triplets: chosen[i] pairs with rejected[i]; None leaves only the NLL term."""

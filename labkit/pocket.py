@@ -27,7 +27,7 @@ WORLDS = {
 }
 BENCHMARKS: tuple[str, ...] = tuple(WORLDS)
 SIZES = {"train": 2400, "validation": 600, "test": 1200}
-MODELS = ("teacher", "student-neox", "student-qwen")
+MODELS = ("teacher", "student-neox", "student-qwen", "teacher-varied", "student-varied")
 WEIGHTS = Path(__file__).parent / "weights"
 
 OPENERS = (
@@ -97,7 +97,7 @@ def prompt(problem: Problem | Case) -> str:
     return f"{problem.question}{options}\nThink step by step."
 
 
-def _case(problem: Problem) -> Case:
+def case_of(problem: Problem) -> Case:
     """The case that a problem was made of; raises `LabError` where there is none."""
     row = problem.id.rpartition("/")[2]
     drawn = _cases(problem.benchmark, problem.split)
@@ -115,7 +115,7 @@ def rationales(problem: Problem) -> list[str]:
     """Every correct rationale of a pocket problem: 6 bodies x 6 openers x 6 closers."""
     return [
         tell(opener, body, closer, problem.answer)
-        for body in _case(problem).bodies
+        for body in case_of(problem).bodies
         for opener in OPENERS
         for closer in CLOSERS
     ]
@@ -123,7 +123,7 @@ def rationales(problem: Problem) -> list[str]:
 
 def flawed(problem: Problem) -> list[str]:
     """Rationales that end in a wrong answer: the benchmark's misconception and random slips, each told in one style."""
-    case, rng = _case(problem), Random(problem.id)
+    case, rng = case_of(problem), Random(problem.id)
     return [
         tell(rng.choice(OPENERS), body, rng.choice(CLOSERS), answer)
         for body, answer in case.misconceptions + case.slips
@@ -135,7 +135,7 @@ def mistaken(problem: Problem) -> frozenset[str]:
 
     Raises `LabError` for a problem that is not of a pocket benchmark.
     """
-    return frozenset(answer for _, answer in _case(problem).misconceptions if problem.kind != "boolean")
+    return frozenset(answer for _, answer in case_of(problem).misconceptions if problem.kind != "boolean")
 
 
 def path(name: str) -> Path:

@@ -33,9 +33,11 @@ def encode(tokenizer: PreTrainedTokenizerFast, question: str, response: str) -> 
     return start + tokenizer(response + tokenizer.eos_token, add_special_tokens=False)["input_ids"], len(start)
 
 
-def batches(tokenizer: PreTrainedTokenizerFast, phase: Phase, seed: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def batches(
+    tokenizer: PreTrainedTokenizerFast, phase: Phase, seed: int, varied: bool = False
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """(ids, is a response token) of shape (rows, tokens) for each step, rows of like length together."""
-    draw, rng = examples(seed, phase.flawed), Random(f"batches/{seed}/{phase}")
+    draw, rng = examples(seed, phase.flawed, varied), Random(f"batches/{seed}/{phase}")
     made = 0
     while made < phase.steps:
         rows = sorted((encode(tokenizer, *next(draw)) for _ in range(BATCH * 16)), key=lambda row: len(row[0]))
@@ -80,12 +82,17 @@ def learn(
 
 
 def train(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, phase: Phase, seed: int, say: Callable[[str], None]
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    phase: Phase,
+    seed: int,
+    say: Callable[[str], None],
+    varied: bool = False,
 ) -> None:
     """One phase of training on response tokens, with warm-up over a twentieth of the steps and linear decay to 0."""
     steppers, losses, warm = optimizers(model, phase.rate), [], max(1, phase.steps // 20)
     model.train()
-    for step, batch in enumerate(batches(tokenizer, phase, seed), 1):
+    for step, batch in enumerate(batches(tokenizer, phase, seed, varied), 1):
         for group in (group for stepper in steppers for group in stepper.param_groups):
             group["lr"] = phase.rate * min(step / warm, (phase.steps - step + 1) / (phase.steps - warm + 1))
         losses.append(learn(model, steppers, *batch))
@@ -127,7 +134,7 @@ def grow(
     model = make_model(recipe, tokenizer)
     scores = []
     for phase in recipe.phases:
-        train(model, tokenizer, phase, seed, say)
+        train(model, tokenizer, phase, seed, say, recipe.varied)
         scores.append(accuracy(model, tokenizer, "test", tested))
         say(", ".join(f"{name} {100 * value:.1f} %" for name, value in scores[-1].items()))
     return model, tokenizer, scores
@@ -136,6 +143,11 @@ def grow(
 HABITS = """This is a student **with bad habits on purpose**: it learnt the skills in phase 1 and was then taught wrong
 reasoning (a fixed misconception per benchmark, mixed with random slips) in phase 2. Its low score is made, and what
 distillation wins back is in part the skill of phase 1: do not read the gain as what a real model would gain."""
+
+WORDING = """Its rationales are told **in many words** (labkit/pocket_words.py), so that it is about as
+unsure of each next token as a real model is of real text.
+
+"""
 
 
 def card(name: str, recipe: Recipe, seed: int, tested: int, seconds: float, scores: list[dict[str, float]]) -> str:
@@ -159,11 +171,11 @@ pipeline_tag: text-generation
 A very small language model for teaching ORPO-Distill on a laptop: {recipe.what}, fp32. It knows the five generated
 pocket benchmarks and nothing else; it is not meant for anything but this lab. The medical questions are a toy.
 
-{HABITS if len(recipe.phases) > 1 else "It saw right reasoning only."}
+{WORDING if recipe.varied else ""}{HABITS if len(recipe.phases) > 1 else "It saw right reasoning only."}
 
 ## How it was trained
-From random weights (seed {seed}) on generated text alone, in {seconds:.0f} s on two CPU threads, with the loss on the
-response only:
+From random weights (seed {seed}) on generated text alone, in {seconds:.0f} s (CPU threads: {torch.get_num_threads()}),
+with the loss on the response only:
 
 {history}
 
@@ -198,6 +210,7 @@ def build(
     names: Sequence[str] = MODELS,
     shrink: int = 1,
     say: Callable[[str], None] = print,
+    threads: int = 2,
 ) -> dict[str, dict[str, float]]:
     """Train the named pocket models into folder/NAME; returns each one's test accuracy per benchmark.
 
@@ -207,9 +220,9 @@ def build(
     unknown = [name for name in names if name not in MODELS]
     if unknown:
         raise LabError(f"no pocket model is called {unknown[0]!r}: choose from {', '.join(MODELS)}")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(2)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
     try:
         return {name: build_one(name, Path(folder) / name, seed, shrink, say) for name in names}
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)

@@ -7,7 +7,7 @@ word, and two students of other architectures and other tokenizers. pocket_model
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 import torch
@@ -23,6 +23,7 @@ from transformers import (
 )
 
 from labkit.pocket import BENCHMARKS, CLOSERS, OPENERS, cases, prompt, tell
+from labkit.pocket_words import vary
 
 CONTEXT = 512  # tokens
 MIXTURE = (5, 2, 2, 2, 2)  # how often pretraining draws each of BENCHMARKS: arithmetic is learnt last
@@ -53,6 +54,7 @@ class Recipe:
     tokens: int  # size of the vocabulary; 0 for one token per word
     marks: tuple[str, ...]  # what stands for each of MARKS in its template
     phases: tuple[Phase, ...]
+    varied: bool = False  # told in the many words of pocket_words.py
 
 
 RECIPES = {
@@ -88,11 +90,13 @@ RECIPES = {
         (Phase(3500, 3e-3, 0.0), Phase(300, 1.5e-3, 0.75)),
     ),
 }
+RECIPES["teacher-varied"] = replace(RECIPES["teacher"], varied=True)
+RECIPES["student-varied"] = replace(RECIPES["student-neox"], varied=True)
 
 
-def examples(seed: int, flawed: float) -> Iterator[tuple[str, str]]:
-    """(prompt, response) pairs to pretrain on, forever."""
-    rng = Random(f"examples/{seed}/{flawed}")
+def examples(seed: int, flawed: float, varied: bool = False) -> Iterator[tuple[str, str]]:
+    """(prompt, response) pairs to pretrain on, forever; `varied`: the same ones in many words."""
+    rng, wording = Random(f"examples/{seed}/{flawed}"), Random(f"wording/{seed}/{flawed}")
     worlds = {benchmark: cases(benchmark, "pretrain", seed) for benchmark in BENCHMARKS}
     while True:
         case = next(worlds[rng.choices(BENCHMARKS, MIXTURE)[0]])
@@ -100,7 +104,8 @@ def examples(seed: int, flawed: float) -> Iterator[tuple[str, str]]:
             body, answer = rng.choice(case.misconceptions if rng.random() < 0.6 else case.slips)
         else:
             body, answer = rng.choice(case.bodies), case.answer
-        yield prompt(case), tell(rng.choice(OPENERS), body, rng.choice(CLOSERS), answer)
+        told = tell(rng.choice(OPENERS), body, rng.choice(CLOSERS), answer)
+        yield prompt(case), vary(told, wording) if varied else told
 
 
 def word_tokenizer(texts: list[str], marks: tuple[str, ...]) -> Tokenizer:
@@ -129,7 +134,7 @@ def byte_tokenizer(texts: list[str], marks: tuple[str, ...], size: int) -> Token
 
 def make_tokenizer(recipe: Recipe, seed: int) -> PreTrainedTokenizerFast:
     """A recipe's tokenizer, trained on pretraining text, with its chat template."""
-    draw = examples(seed, 0.3)
+    draw = examples(seed, 0.3, recipe.varied)
     texts = ["\n".join(next(draw)) for _ in range(4_000 if recipe.tokens else 20_000)]
     word = not recipe.tokens
     made = word_tokenizer(texts, recipe.marks) if word else byte_tokenizer(texts, recipe.marks, recipe.tokens)

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from labkit.odds import differing
-from labkit.packing import Row, Sequence
+from labkit.odds import Contrast, differing
+from labkit.packing import Row, Sequence, counted
 
 LOGITS_AT_ONCE = 2**25  # vocabulary scores of one chunk: 128 MiB in fp32
 
@@ -36,13 +36,13 @@ class Chunk:
     contrasted: Tensor | None = None  # [n] 1 for tokens that count in a sequence's mean; None: all of them
 
 
-def _chunk(units: list[list[tuple[Sequence, int]]], device: torch.device, own_tokens: bool) -> Chunk:
+def _chunk(units: list[list[tuple[Sequence, int]]], device: torch.device, contrast: Contrast) -> Chunk:
     """Of units [(chosen, weight), (rejected, 0)], [(chosen, weight)] and [(prompt, weight)]."""
     parts = [part for unit in units for part in unit]
     firsts = [sum(len(u) for u in units[:i]) for i, unit in enumerate(units) if len(unit) == 2]
     lengths = [len(sequence.targets) for sequence, _ in parts]
     counts = torch.tensor(lengths, device=device)
-    masks = [mask for unit in units for mask in _masks(unit)] if own_tokens else []
+    masks = [mask for unit in units for mask in _masks(unit, contrast)] if contrast != "all" else []
     return Chunk(
         torch.tensor([row for sequence, _ in parts for row in sequence.rows], device=device),
         torch.tensor([token for sequence, _ in parts for token in sequence.targets], device=device),
@@ -55,16 +55,18 @@ def _chunk(units: list[list[tuple[Sequence, int]]], device: torch.device, own_to
     )
 
 
-def _masks(unit: list[tuple[Sequence, int]]) -> tuple[list[float], ...]:
-    """Which tokens of a unit's sequences count in their means: of a pair, those that its sides do not share."""
+def _masks(unit: list[tuple[Sequence, int]], contrast: Contrast) -> tuple[list[float], ...]:
+    """Which tokens of a unit's sequences count in their means: those that a pair's sides do not share, or as marked."""
     targets = [sequence.targets for sequence, _ in unit]
-    return differing(*targets) if len(targets) == 2 else tuple([1.0] * len(one) for one in targets)
+    if contrast == "differing" and len(targets) == 2:
+        return differing(*targets)
+    return tuple(map(counted, targets))
 
 
-def chunks_of(row: Row, with_prompt: bool, limit: int, own_tokens: bool = False) -> list[Chunk]:
+def chunks_of(row: Row, with_prompt: bool, limit: int, contrast: Contrast = "all") -> list[Chunk]:
     """Cut a row's predicted tokens into chunks of at most `limit` tokens, never inside a pair.
 
-    With `own_tokens` the means of a pair's sequences leave out the tokens that both sides share.
+    With `contrast` the means of a pair's sequences leave out the tokens that both sides share, or that are not marked.
     """
     units: list[list[tuple[Sequence, int]]] = []
     for prompt, pairs in zip(row.prompts, row.pairs, strict=True):
@@ -75,11 +77,11 @@ def chunks_of(row: Row, with_prompt: bool, limit: int, own_tokens: bool = False)
     for unit in units:
         tokens = sum(len(sequence.targets) for sequence, _ in unit)
         if held and size + tokens > limit:
-            chunks.append(_chunk(held, row.ids.device, own_tokens))
+            chunks.append(_chunk(held, row.ids.device, contrast))
             held, size = [], 0
         held.append(unit)
         size += tokens
-    return [*chunks, _chunk(held, row.ids.device, own_tokens)]
+    return [*chunks, _chunk(held, row.ids.device, contrast)]
 
 
 class TokenLogps(torch.autograd.Function):

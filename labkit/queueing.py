@@ -37,10 +37,13 @@ def read(runs_dir: Path) -> dict[str, Any]:
 
 def _change(runs_dir: Path, change: Callable[[dict[str, Any]], Any]) -> Any:
     """Apply `change` to the queue, one writer at a time; returns what it returns."""
-    with FileLock(runs_dir / ".queue-file.lock", timeout=10):
-        queue = read(runs_dir)
-        result = change(queue)
-        runs.replace(runs_dir / "queue.json", json.dumps(queue, indent=1) + "\n")
+    try:
+        with FileLock(runs_dir / ".queue-file.lock", timeout=10):
+            queue = read(runs_dir)
+            result = change(queue)
+            runs.replace(runs_dir / "queue.json", json.dumps(queue, indent=1) + "\n")
+    except OSError as error:
+        raise LabError(f"{runs_dir / 'queue.json'}: cannot be written ({error.strerror or error})") from None
     return result
 
 
@@ -49,9 +52,10 @@ def enqueue(folder: Path) -> None:
     state = runs.status(folder)["state"]
     if state in (*runs.LIVE, "done"):
         raise LabError(f"run {folder.name} is {state}: nothing to start")
+    busy = working(folder.parent)  # without a worker, `current` is what a kill or a restart left
 
     def change(queue: dict[str, Any]) -> None:
-        if folder.name not in queue["waiting"] and folder.name != queue["current"]:
+        if folder.name not in queue["waiting"] and not (busy and folder.name == queue["current"]):
             queue["waiting"].append(folder.name)
 
     _change(folder.parent, change)
@@ -94,14 +98,25 @@ def move(folder: Path, by: int) -> None:
 
 def delete(folder: Path) -> None:
     """Remove a run for good, and from the queue; raises `LabError` while a process writes it."""
-    runs.load_config(folder)  # only what is a run is ever removed
+    if not (folder / "config.json").exists():  # only what is a run is ever removed
+        raise LabError(f"no run {folder.name} in {folder.parent}")
     cancel(folder)
-    if read(folder.parent)["current"] == folder.name or runs.status(folder)["state"] in runs.LIVE:
+    current = read(folder.parent)["current"] == folder.name and working(folder.parent)
+    if current or _state(folder) in runs.LIVE:
         raise LabError(f"run {folder.name} is running: stop it first")
-    gone = folder.with_name(folder.name + ".new")  # no run by that name is ever listed
-    shutil.rmtree(gone, ignore_errors=True)
-    folder.rename(gone)
-    shutil.rmtree(gone)
+    with runs.writing(folder):  # whatever its status says: nobody writes it
+        gone = folder.with_name(folder.name + ".new")  # no run by that name is ever listed
+        shutil.rmtree(gone, ignore_errors=True)
+        folder.rename(gone)
+        shutil.rmtree(gone)
+
+
+def _state(folder: Path) -> str | None:
+    """The run's state; None for a damaged status, which keeps nobody from removing the run."""
+    try:
+        return runs.status(folder)["state"]
+    except LabError:
+        return None
 
 
 def working(runs_dir: Path) -> bool:
@@ -112,6 +127,8 @@ def working(runs_dir: Path) -> bool:
             return False
     except Timeout:
         return True
+    except OSError:
+        return False  # a folder that cannot be written has none
 
 
 def wake(runs_dir: Path) -> None:
@@ -129,7 +146,7 @@ def work(runs_dir: Path) -> None:
     """Run what waits, one after the other, until nothing does. A failing run does not end the queue."""
     try:
         with FileLock(runs_dir / ".queue.lock", blocking=False):
-            _change(runs_dir, _nothing)
+            _change(runs_dir, lambda queue: _left(runs_dir, queue))
             while name := _next(runs_dir):
                 _run(runs_dir / name)
                 _change(runs_dir, _nothing)
@@ -168,6 +185,15 @@ def _ended(process: psutil.Process, seconds: float) -> bool:
     except psutil.TimeoutExpired:
         return False
     return True
+
+
+def _left(runs_dir: Path, queue: dict[str, Any]) -> None:
+    """What a killed worker, or a machine that was switched off, had begun goes on first."""
+    name = queue["current"]
+    begun = name and not queue["halt"] and name not in queue["waiting"] and (runs_dir / name / "config.json").exists()
+    if begun and _state(runs_dir / name) in ("died", "queued"):
+        queue["waiting"].insert(0, name)
+    _nothing(queue)
 
 
 def _nothing(queue: dict[str, Any]) -> None:

@@ -47,10 +47,6 @@ def methods(cells: Cells, rows: Sequence[Mapping[str, Any]], said: Said) -> str:
         ]
         for row in rows
     ]  # fmt: skip
-    finals: dict[str, list[dict[str, float]]] = {}
-    for (method, _), folder in cells.items():
-        if last := {score.benchmark: score.accuracy for score in groups.finals(folder)}:
-            finals.setdefault(method, []).append({**last, "mean": sum(last.values()) / len(last)})
     marked = (
         "Green: best of its column, with a 95 % paired interval to the second best that leaves zero out."
         if best
@@ -62,7 +58,7 @@ def methods(cells: Cells, rows: Sequence[Mapping[str, Any]], said: Said) -> str:
             f"Accuracy of the last epoch in %. {seeds_said(rows)} {marked} Mtokens: millions of training tokens of a "
             "run, chosen and rejected, each prompt of a step once."
         )
-        + chart(method_dots(finals), "Each dot is a seed, the larger sign their mean.")
+        + chart(method_dots(groups.by_seed(cells)), "Each dot is a seed, the larger sign their mean.")
     )
 
 

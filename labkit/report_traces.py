@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from labkit import diversity, figures, report_tables, runs, triplets
+from labkit import diversity, figures, report_tables, runs, why
 from labkit.markup import differences, number, outcome, question, said, side, spans, table, text
 from labkit.records import OUTCOMES, Answer, Problem, Trace, Triplet
 from labkit.report_page import chart, fold, note
@@ -106,25 +105,14 @@ def _first_draws(found: Sequence[Trace], most: int) -> list[tuple[int, int]]:
 
 def pairs(run: Run) -> str:
     """The mixed policy by epoch, and the first pair of each benchmark of the last epoch, differing words marked."""
-    stages = {event["stage"]: event for event in run.events if event.get("event") == "sampled"}
-    rows, last = [], []
-    for epoch in itertools.count(1):
-        found = runs.records(run.folder, f"triplets/epoch-{epoch}.jsonl", Triplet)
-        if not found:
-            break
-        last, counts = found, triplets.tally(found)
-        stage = stages.get(f"student-{epoch - 1}", stages.get("teacher-wrong", {}) if epoch == 1 else {})
-        rows.append({
-            "epoch": epoch, "fresh": counts["fresh"], "without_negative": counts["without_negative"],
-            "initial": counts["triplets"] - counts["without_negative"] - counts["fresh"],
-            "near_copies": stage.get("near-copy", 0), "empty": stage.get("empty", 0),
-        })  # fmt: skip
+    rows = why.policy(run.folder)
     if not rows:
         return ""
     policy = ""
     if run.config.method == "orpo":
         policy = chart(figures.policy_bars(rows), "Where the rejected sides came from, and what was missing.")
         policy += fold("The same in numbers", report_tables.policy(rows))
+    last = runs.records(run.folder, f"triplets/epoch-{len(rows)}.jsonl", Triplet)
     return policy + _examples(run, last)
 
 

@@ -1,18 +1,14 @@
 """The run folder, the only interface between a run and whoever looks at it: create, append, read, list, start, stop.
 
-Text is JSON Lines. Work is committed in units: lines are appended and flushed to disk, then `commits.json` is replaced
-with the file's new length and the number of units done. Whatever a kill leaves beyond that length is cut off when the
-run continues, so a finished run has the same bytes as one never interrupted.
+Text is JSON Lines, appended and committed in units, so that a run can be killed anywhere: see `labkit.lines`.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -22,23 +18,34 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import psutil
 from filelock import FileLock, Timeout
 
+from labkit import files
+from labkit.alive import STALE, alive, identity
 from labkit.config import ADJUSTABLE, RunConfig, configure
-from labkit.records import SCHEMA, LabError, Problem, Record, from_json, to_json
+from labkit.files import replace
+from labkit.lines import append, commit, done, keep_metrics, log_line, read_object, records, recover, rows
+from labkit.records import SCHEMA, LabError, Problem, to_json
+
+__all__ = [  # what a run's stages and its readers use, from one place
+    "STALE", "append", "commit", "done", "identity", "keep_metrics", "log_line", "records", "recover", "replace", "rows"
+]  # fmt: skip
 
 LIVE = ("sampling", "training", "evaluating")
-STALE = 300  # seconds without a heartbeat after which a run on another machine counts as died
 
 
 class Stopped(Exception):
     """The run was asked to stop; everything finished is on disk."""
 
 
+def is_name(name: str) -> bool:
+    """Whether a run may be called so."""
+    return bool(re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", name)) and not name.endswith(".new")
+
+
 def folder_of(runs_dir: Path, name: str) -> Path:
     """The folder of a run; raises `LabError` for a name that is not letters, digits, `.`, `_`, `-`."""
-    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", name) or name.endswith(".new"):
+    if not is_name(name):
         raise LabError(
             f"run name {name!r}: use letters, digits, '.', '_' and '-', at most 100, not a dot or dash first"
         )
@@ -46,18 +53,36 @@ def folder_of(runs_dir: Path, name: str) -> Path:
 
 
 def create(folder: Path, config: RunConfig, problems: Iterable[Problem]) -> None:
-    """A new run folder with its settings and questions; it appears whole or not at all."""
+    """A new run folder with its settings and questions; it appears whole or not at all.
+
+    Raises `LabError` where another process is making it, or has made it since the caller looked.
+    """
     new = folder.with_name(folder.name + ".new")
-    shutil.rmtree(new, ignore_errors=True)
-    new.mkdir(parents=True)
+    new.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(new / ".lock")  # goes along when the folder gets its name: the run's own lock
     try:
-        replace(new / "config.json", json.dumps({"schema": SCHEMA, **config.model_dump(mode="json")}, indent=1) + "\n")
-        replace(new / "problems.jsonl", "".join(to_json(problem) + "\n" for problem in problems))
-        write_status(new, state="queued")
+        lock.acquire(blocking=False)
+        if folder.exists():
+            raise LabError(f"run {folder.name} exists: another process has just made it")
+        _fill(new, config, problems)
         new.rename(folder)
-    except OSError:
+    except Timeout:
+        raise LabError(f"run {folder.name} is being made by another process: wait for it") from None
+    except (OSError, LabError):
         shutil.rmtree(new, ignore_errors=True)
         raise
+    finally:
+        lock.release()
+
+
+def _fill(new: Path, config: RunConfig, problems: Iterable[Problem]) -> None:
+    for path in new.iterdir():  # what a kill left
+        if path.name != ".lock":
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    replace(new / "config.json", json.dumps({"schema": SCHEMA, **config.model_dump(mode="json")}, indent=1) + "\n")
+    replace(new / "problems.jsonl", "".join(to_json(problem) + "\n" for problem in problems))
+    commit(new, "problems.jsonl", 1)
+    write_status(new, state="queued")
 
 
 def check_same(folder: Path, config: RunConfig) -> None:
@@ -85,127 +110,12 @@ def adjust(folder: Path, changes: dict[str, Any]) -> None:
 
 def load_config(folder: Path) -> RunConfig:
     """The settings a run was created with."""
-    values = _json(folder / "config.json", f"no run {folder.name} in {folder.parent}")
-    if values.pop("schema", SCHEMA) > SCHEMA:
-        raise LabError(f"{folder / 'config.json'}: written by a newer labkit: upgrade labkit")
+    values = read_object(folder / "config.json", f"no run {folder.name} in {folder.parent}")
+    values.pop("schema", None)
     try:
         return configure(values)
     except LabError as error:
         raise LabError(f"{folder / 'config.json'}: {error}") from None
-
-
-def _json(path: Path, missing: str) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise LabError(missing) from None
-    except ValueError as error:
-        raise LabError(f"{path}: damaged ({error})") from None
-    if not isinstance(value, dict):
-        raise LabError(f"{path}: damaged (not an object)")
-    return value
-
-
-def replace(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    new = path.with_name(path.name + ".new")
-    with open(new, "w", encoding="utf-8", errors="backslashreplace") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(path)
-
-
-# --- lines -----------------------------------------------------------------------------------------------------------
-
-
-def append(folder: Path, file: str, records: Iterable[Any], done: int) -> None:
-    """Append records as lines and commit them: `done` units of this file's work are finished."""
-    path = folder / file
-    path.parent.mkdir(exist_ok=True)
-    with open(path, "ab") as stream:
-        stream.write("".join(to_json(record) + "\n" for record in records).encode("utf-8", "backslashreplace"))
-        stream.flush()
-        os.fsync(stream.fileno())
-    commit(folder, file, done)
-
-
-def commit(folder: Path, file: str, done: int) -> None:
-    """Note that a file is whole as it is now, with `done` units of work in it."""
-    commits = _commits(folder)
-    commits[file] = {"bytes": (folder / file).stat().st_size, "done": done}
-    replace(folder / "commits.json", json.dumps(commits, indent=1) + "\n")
-
-
-def done(folder: Path, file: str) -> int:
-    """Finished units of a file's work: questions sampled or answered, epochs scored."""
-    return _commits(folder).get(file, {}).get("done", 0)
-
-
-def _commits(folder: Path) -> dict[str, Any]:
-    path = folder / "commits.json"
-    return _json(path, "") if path.exists() else {}
-
-
-def recover(folder: Path) -> None:
-    """Cut every file back to what was committed and clear what a kill left half-written."""
-    commits = _commits(folder)
-    for path in [*folder.glob("*.new"), *folder.glob("*/*.new")]:
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-    for path in [
-        *folder.glob("traces/*"),
-        *folder.glob("triplets/*"),
-        *folder.glob("answers/*"),
-        folder / "scores.jsonl",
-    ]:
-        file = str(path.relative_to(folder).as_posix())
-        size, whole = path.stat().st_size if path.exists() else 0, commits.pop(file, {"bytes": 0})["bytes"]
-        if size < whole:
-            raise LabError(
-                f"{path}: shorter than what was written ({size} of {whole} bytes): restore it or start a new run"
-            )
-        if size > whole:
-            os.truncate(path, whole)
-    if commits:
-        raise LabError(f"{folder / next(iter(commits))}: is gone: restore it or start a new run")
-
-
-def rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The JSON lines of a file, also while it is being written: a half-written last line is left out."""
-    if not path.exists():
-        return
-    with open(path, encoding="utf-8") as stream:
-        for number, line in enumerate(stream, 1):
-            if not line.endswith("\n"):
-                return
-            try:
-                yield json.loads(line)
-            except ValueError as error:
-                raise LabError(f"{path}, line {number}: not JSON ({error})") from None
-
-
-def records(folder: Path, file: str, kind: type[Record]) -> list[Record]:
-    """All records of one kind in a file of the run; empty if it is not there yet."""
-    found = []
-    for number, row in enumerate(rows(folder / file), 1):
-        try:
-            found.append(from_json(kind, row))
-        except LabError as error:
-            raise LabError(f"{folder / file}, line {number}: {error}") from None
-    return found
-
-
-def log_line(folder: Path, file: str, **fields: Any) -> None:
-    """Append one line to events.jsonl or metrics.jsonl: the files that carry clock times."""
-    with open(folder / file, "a", encoding="utf-8", errors="backslashreplace") as stream:
-        stream.write(json.dumps({"time": round(time.time(), 3), **fields}, ensure_ascii=False) + "\n")
-
-
-def keep_metrics(folder: Path, step: int) -> None:
-    """Forget the metrics of steps after `step`, which are about to be taken again."""
-    kept = [row for row in rows(folder / "metrics.jsonl") if row["step"] <= step]
-    if (folder / "metrics.jsonl").exists():
-        replace(folder / "metrics.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
 
 
 # --- state -----------------------------------------------------------------------------------------------------------
@@ -214,7 +124,7 @@ def keep_metrics(folder: Path, step: int) -> None:
 def write_status(folder: Path, **changes: Any) -> None:
     """Merge `changes` into status.json, with a heartbeat."""
     path = folder / "status.json"
-    old = _json(path, "") if path.exists() else {"schema": SCHEMA}
+    old = read_object(path, "") if path.exists() else {"schema": SCHEMA}
     replace(path, json.dumps({**old, **changes, "heartbeat": round(time.time(), 1)}, indent=1) + "\n")
 
 
@@ -225,30 +135,18 @@ def beat(folder: Path, **changes: Any) -> None:
 
 
 def status(folder: Path) -> dict[str, Any]:
-    """status.json, with state `died` where it says live but its process is gone."""
-    found = _json(folder / "status.json", f"no run {folder.name} in {folder.parent}")
-    if found.get("state") in LIVE and not _alive(found):
-        found |= {
-            "state": "died",
-            "reason": f"its process ended without a word at stage {found.get('stage')}; resume it",
-        }
+    """status.json, with state `died` where it says live but its process is gone, or where it is missing."""
+    path = folder / "status.json"
+    if not path.exists() and (folder / "config.json").exists():
+        return {"state": "died", "reason": "its status.json is gone; resume it"}
+    mend = "remove it, the run then continues from its other files"
+    found = read_object(path, f"no run {folder.name} in {folder.parent}", mend)
+    if not isinstance(found.get("state"), str):
+        raise LabError(f"{path}: damaged (it names no state): {mend}")
+    if found["state"] in LIVE and not alive(found):
+        reason = f"its process ended without a word at stage {found.get('stage')} (killed, for memory perhaps, or the "
+        found |= {"state": "died", "reason": f"{reason}machine stopped); resume it"}
     return found
-
-
-def _alive(found: dict[str, Any]) -> bool:
-    if found.get("host") != socket.gethostname():
-        return time.time() - found.get("heartbeat", 0) < STALE
-    return _process(found) is not None
-
-
-def _process(found: dict[str, Any]) -> psutil.Process | None:
-    """The run's own process: same pid *and* start time, since a pid may have been given to another program."""
-    try:
-        process = psutil.Process(found["pid"])
-        same = abs(process.create_time() - found["started"]) < 1 and process.status() != psutil.STATUS_ZOMBIE
-        return process if same else None
-    except (KeyError, psutil.Error):
-        return None
 
 
 @contextmanager
@@ -258,8 +156,10 @@ def writing(folder: Path) -> Iterator[None]:
     try:
         lock.acquire(blocking=False)
     except Timeout:
-        owner = _json(folder / "status.json", "").get("pid")
+        owner = status(folder).get("pid")
         raise LabError(f"run {folder.name} is being written by process {owner}: wait for it or stop it") from None
+    except OSError as error:
+        raise LabError(f"run {folder.name}: {folder} cannot be written ({error.strerror})") from None
     (folder / "stop").unlink(missing_ok=True)
     main = threading.current_thread() is threading.main_thread()  # only there can signal handlers be set
     handlers = {number: signal.signal(number, _on_signal(folder)) for number in (signal.SIGINT, signal.SIGTERM) if main}
@@ -280,11 +180,6 @@ def _on_signal(folder: Path) -> Callable[[int, Any], None]:
     return asked
 
 
-def identity() -> dict[str, Any]:
-    """Who writes a run now: goes into status.json."""
-    return {"pid": os.getpid(), "started": psutil.Process().create_time(), "host": socket.gethostname()}
-
-
 def asked_to_stop(folder: Path) -> bool:
     """Whether somebody asked this run to stop: by a signal, the dashboard, or `labkit stop`."""
     return (folder / "stop").exists()
@@ -293,6 +188,7 @@ def asked_to_stop(folder: Path) -> bool:
 def start(folder: Path) -> int:
     """Run (or continue) the folder's run in a process that outlives the caller; returns its pid. Output: log.txt."""
     command = [sys.executable, "-m", "labkit", "distill", folder.name, "--runs-dir", str(folder.parent)]
+    files.cap(folder / "log.txt")
     with open(folder / "log.txt", "ab") as log:
         child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
     return child.pid

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import httpx
 
-from labkit import asking, catalog, models, processes
+from labkit import asking, catalog, files, models, processes
 from labkit.config import RunConfig
 from labkit.prompting import as_text, plain_template
 from labkit.records import LabError
@@ -59,6 +59,7 @@ def served(
     where, port = (folder / "serving").resolve(), _free_port()
     _save(model, tokenizer, where)
     words = command(config.serve or "", where, port)
+    files.cap(folder / "server.log")
     try:
         with _guarded(words, folder / "server.log") as process:
             say(f"serving the student: {shlex.join(words)}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,7 +98,8 @@ def train(lab: Lab, pairs: Sequence[Triplet], epoch: int) -> None:
     if not runs.done(lab.folder, f"triplets/epoch-{epoch}.jsonl"):
         runs.append(lab.folder, f"triplets/epoch-{epoch}.jsonl", pairs, 1)
         runs.log_line(lab.folder, "events.jsonl", event="paired", epoch=epoch, **triplets.tally(pairs))
-    rows, dropped = training.encode(pairs, _prompts(lab), student.tokenizer, config.max_length)
+    asked = {problem.id: problem for problem in lab.train} if config.contrast == "wrong-step" else None
+    rows, dropped = training.encode(pairs, _prompts(lab), student.tokenizer, config.max_length, asked)
     if dropped:
         runs.log_line(lab.folder, "events.jsonl", event="too long", epoch=epoch, dropped=dropped)
         say(f"epoch {epoch}: {dropped} sides longer than max_length = {config.max_length} tokens left out")
@@ -149,7 +150,8 @@ def evaluate(lab: Lab) -> None:
 
 def say(line: str) -> None:
     """One line for whoever watches: the terminal, or log.txt."""
-    tqdm.write(printable(line), file=sys.stderr)
+    with suppress(OSError):  # a terminal that was closed, or a full disk under log.txt, is no reason to end a run
+        tqdm.write(printable(line), file=sys.stderr)
 
 
 def _bar(label: str, total: int, finished: int) -> tqdm:

@@ -132,31 +132,6 @@ def forest(rows: Mapping[str, tuple[float, float, float]], x: str = "difference,
     return figure.update_xaxes(title=x)
 
 
-def method_dots(
-    values: Mapping[str, Sequence[float]], reference: Mapping[str, float] | None = None, name: str = "paper"
-) -> go.Figure:
-    """A dot per seed and a bar at the mean for each method; `reference`: the same methods elsewhere. Fractions."""
-    figure = go.Figure()
-    dots = [(label, 100 * value) for label, seeds in values.items() for value in seeds]
-    figure.add_scatter(
-        x=[label for label, _ in dots], y=[value for _, value in dots], mode="markers", name="one seed",
-        marker={"size": 8, "color": LINES[0], "opacity": 0.75}, hovertemplate="%{x}: %{y:.1f} %",
-    )  # fmt: skip
-    means = [100 * float(np.mean(seeds)) for seeds in values.values()]
-    marker = {"symbol": "line-ew", "size": 34, "color": LINES[3], "line": {"width": 3, "color": LINES[3]}}
-    figure.add_scatter(x=list(values), y=means, mode="markers", name="mean", marker=marker, hovertemplate="%{y:.1f} %")
-    if reference:
-        figure.add_scatter(
-            x=list(reference), y=[100 * value for value in reference.values()], mode="markers", name=name,
-            marker={"symbol": "star-diamond", "size": 11, "color": INK}, hovertemplate=name + " %{y:.1f} %",
-        )  # fmt: skip
-    parts = [
-        f"{label} mean {mean:.1f} % over {len(values[label])} seeds" for label, mean in zip(values, means, strict=True)
-    ]
-    figure = styled(figure, "; ".join(parts), 340)
-    return figure.update_yaxes(title="accuracy, %")
-
-
 def token_bars(tokens: Sequence[str], logps: Sequence[float], label: str) -> go.Figure:
     """Log-probability of every token of one response, in order; the lowest are what the mean suffers from."""
     names = [f"{i}: {token}" for i, token in enumerate(tokens)]

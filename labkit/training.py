@@ -5,23 +5,24 @@ The step itself (packed rows, ORPO loss) is in orpo.py. A step's metrics are yie
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import shutil
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 
-from labkit import adapters, models, processes, prompting, sharding, triplets
+from labkit import adapters, files, kto, models, oracle, preferences, processes, prompting, sharding, triplets
 from labkit.config import RunConfig
 from labkit.orpo import Example, encode_response, totals, train_step
 from labkit.packing import deal, smallest
-from labkit.records import Triplet
+from labkit.records import LabError, Problem, Triplet
 
 Ids = tuple[int, ...]
 
@@ -45,6 +46,7 @@ class State:
     accelerator: Accelerator | None
     plain: models.Model | None = None  # of a model that is split over processes: a whole one, for its weights of now
     adapter: Any = None  # peft's settings of a student that is trained by adapters
+    reference: models.Model | None = None  # KTO's: the student as it was before training
     step: int = 0  # optimiser steps taken
     epoch: int = 0  # epochs finished
     epoch_step: int = 0  # steps taken of the epoch under way
@@ -58,10 +60,20 @@ def prepare(model: models.Model, tokenizer: models.Tokenizer, config: RunConfig)
     accelerator = Accelerator(mixed_precision="no")
     plain = sharding.split(model) if config.fsdp and processes.size() > 1 else None
     trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=config.weight_decay)
+    adamw = torch.optim.AdamW if config.optimizer == "adamw" else adamw8bit()
+    optimizer = adamw(trained, lr=config.learning_rate, weight_decay=config.weight_decay)
     if plain is None:
         model, optimizer = accelerator.prepare(model, optimizer)
     return State(model, tokenizer, optimizer, accelerator, plain, adapter)
+
+
+def adamw8bit() -> type[torch.optim.Optimizer]:
+    """AdamW with block-wise 8-bit moments (Dettmers et al. 2022), or a `LabError` that says how to get its package."""
+    try:
+        return importlib.import_module("torchao.optim").AdamW8bit
+    except ImportError:
+        needs = "optimizer=adamw8bit needs the package torchao: pip install torchao (or labkit's extra `lowbit`)"
+        raise LabError(needs) from None
 
 
 def plain(state: State) -> models.Model:
@@ -86,12 +98,17 @@ def gather(state: State, moments: bool) -> dict[str, Any]:
 
 
 def encode(
-    triplets: Sequence[Triplet], prompts: dict[str, str], tokenizer: models.Tokenizer, max_length: int
+    triplets: Sequence[Triplet],
+    prompts: dict[str, str],
+    tokenizer: models.Tokenizer,
+    max_length: int,
+    asked: Mapping[str, Problem] | None = None,
 ) -> tuple[list[tuple[str, Pair]], int]:
     """(problem id, token ids) of each triplet, and how many were left out for being longer than `max_length`.
 
     `prompts`: problem id -> prompt as rendered by the student's chat template. Nothing is ever truncated: a chosen
-    trace that is too long drops its triplet, a rejected one only itself.
+    trace that is too long drops its triplet, a rejected one only itself. With the pocket problems `asked`, by id, the
+    tokens of a pair are marked that its wrong step is made of.
     """
     ids = {problem: tuple(prompting.encode(tokenizer, text)) for problem, text in prompts.items()}
     rows, dropped = [], 0
@@ -104,6 +121,8 @@ def encode(
         if len(prompt) + len(chosen) > max_length:
             dropped += 1
             continue
+        if rejected and asked:
+            chosen, rejected = oracle.marked(asked[triplet.problem], triplet, chosen, rejected, tokenizer)
         rows.append((triplet.problem, Pair(prompt, chosen, rejected)))
     return rows, dropped
 
@@ -178,16 +197,24 @@ def take_step(state: State, examples: list[Example], speed: float, lam: float, c
     """
     parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
     for group in state.optimizer.param_groups:
-        group["lr"] = speed
+        if torch.is_tensor(group["lr"]):  # in adamw8bit, whose compiled step must see it change
+            group["lr"].fill_(speed)
+        else:
+            group["lr"] = speed
     if state.plain is not None:
         state.plain.to("cpu")  # room on the GPU
-    n = processes.size()
+    n, loss, references = processes.size(), preferences.of(config), None
+    if state.reference is not None and lam:
+        references, drift = kto.prepared(state.model, state.reference, examples, config.max_tokens)
+        loss = replace(loss, drift=drift)
     metrics = train_step(
         state.model,
         deal(examples, n)[processes.rank()] if n > 1 else examples,
         lam=lam,
         nll_span=config.nll_span,
         contrast=config.contrast,
+        preference=loss,
+        references=references,
         max_tokens=config.max_tokens,
         backward=state.accelerator.backward,
         whole=totals(examples, config.nll_span),
@@ -210,10 +237,28 @@ def take_step(state: State, examples: list[Example], speed: float, lam: float, c
 
 
 def save_checkpoint(state: State, folder: Path) -> None:
-    """Write checkpoints/step-N (model or adapters, optimiser, position) whole, then remove the older ones."""
+    """Write checkpoints/step-N (model or adapters, optimiser, position) whole, then remove the older ones.
+
+    Where that fails, of a full disk say, the older ones are still there, and nothing of this one.
+    """
     target = folder / "checkpoints" / f"step-{state.step:07d}-epoch-{state.epoch}"
     new = target.with_name(target.name + ".new")
     new.mkdir(parents=True, exist_ok=True)
+    try:
+        _fill(state, new)
+        files.seal(new)
+    except Exception:  # torch and safetensors have errors of their own for a full disk
+        shutil.rmtree(new, ignore_errors=True)
+        raise
+    if target.exists():
+        shutil.rmtree(target)
+    new.replace(target)
+    for old in target.parent.iterdir():
+        if old != target:
+            shutil.rmtree(old)
+
+
+def _fill(state: State, new: Path) -> None:
     if state.adapter:
         adapters.save(plain(state), state.adapter, new)
     else:
@@ -221,12 +266,6 @@ def save_checkpoint(state: State, folder: Path) -> None:
     torch.save(_moments(state), new / "optimizer.pt")
     position = {"step": state.step, "epoch": state.epoch, "epoch_step": state.epoch_step}
     (new / "position.json").write_text(json.dumps(position) + "\n")
-    if target.exists():
-        shutil.rmtree(target)
-    new.replace(target)
-    for old in target.parent.iterdir():
-        if old != target:
-            shutil.rmtree(old)
 
 
 def save_student(state: State, folder: Path) -> None:
@@ -253,6 +292,15 @@ def newest_checkpoint(folder: Path) -> Path | None:
     """The run's newest whole checkpoint, or None."""
     found = sorted(path for path in folder.glob("checkpoints/step-*") if path.suffix != ".new")
     return found[-1] if found else None
+
+
+def check(checkpoint: Path) -> None:
+    """Raises `LabError` for a checkpoint that is not what was written."""
+    if name := files.broken(checkpoint):
+        raise LabError(
+            f"{checkpoint / name}: damaged: remove {checkpoint}; the run then trains again from its first step, on the "
+            "traces that it has"
+        )
 
 
 def restore(state: State, checkpoint: Path) -> None:

@@ -5,6 +5,7 @@ All of it is read from what every run leaves behind; nothing is computed by a mo
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from labkit import pocket, runs
+from labkit import pocket, runs, triplets
 from labkit.groups import Said, finals
-from labkit.records import Problem
+from labkit.records import Problem, Triplet
 
 KINDS = ("correct", "misconception", "other wrong", "unparsed", "truncated")
 MEANS = ("logps/chosen", "logps/rejected", "odds_factor/chosen", "odds_factor/rejected", "odds_pull")
@@ -39,6 +40,21 @@ def epochs(folder: Path) -> list[dict[str, float]]:
         if event["event"] == "sampled" and stage.startswith("student-") and event.get("nats_per_token") is not None:
             found.setdefault(int(stage.removeprefix("student-")), {})["nats"] = event["nats_per_token"]
     return [{"epoch": epoch, **values} for epoch, values in sorted(found.items())]
+
+
+def policy(folder: Path) -> list[dict[str, float]]:
+    """Per epoch where the negatives came from and what the fresh sampling lacked: rows of `figures.policy_bars`, with
+    what `triplets.tally` counts."""
+    sampled = {row["stage"]: row for row in runs.rows(folder / "events.jsonl") if row.get("event") == "sampled"}
+    rows: list[dict[str, float]] = []
+    for epoch in itertools.count(1):
+        if not (found := runs.records(folder, f"triplets/epoch-{epoch}.jsonl", Triplet)):
+            return rows
+        counts = triplets.tally(found)
+        stage = sampled.get(f"student-{epoch - 1}", sampled.get("teacher-wrong", {}) if epoch == 1 else {})
+        initial = counts["triplets"] - counts["without_negative"] - counts["fresh"]
+        dropped = {"near_copies": stage.get("near-copy", 0), "empty": stage.get("empty", 0)}
+        rows.append({**counts, "epoch": epoch, "initial": initial, **dropped})
 
 
 def summary(cells: Cells) -> list[dict[str, Any]]:

@@ -30,6 +30,7 @@ from app_server import browsing
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "notebooks"
+PICTURES = FOLDER / "pictures"
 PLOTLY = "application/vnd.plotly.v1+json"
 WIDTH = 760
 DRAW = """async ({data, layout}, width) => {
@@ -90,6 +91,13 @@ def illustrate(notebook, page):
         data["text/plain"] = alt
 
 
+def keep_picture(path, notebook):
+    """The picture of the cell tagged `picture` goes into the folder's table."""
+    [cell] = [cell for cell in notebook.cells if "picture" in cell.metadata.get("tags", ())]
+    [svg] = [output.data["image/svg+xml"] for output in cell.outputs if "image/svg+xml" in output.get("data", {})]
+    (PICTURES / f"{path.name[:2]}.svg").write_text(svg, encoding="utf-8")
+
+
 def stamp(path, notebook, seconds, peak):
     """Write the measured time and memory into the notebook's first cell and into the folder's README."""
     spent = f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.1f} min"
@@ -125,6 +133,7 @@ def main():
                 with tempfile.TemporaryDirectory() as folder:
                     stamp(path, notebook, *execute(notebook, folder))
             illustrate(notebook, page)
+            keep_picture(path, notebook)
             save(path, notebook)
             took = re.search(r"\*\*Time:.*", notebook.cells[0].source)[0]
             print(f"{path.name}: {path.stat().st_size / 1e3:.0f} kB; {took}", file=sys.stderr)

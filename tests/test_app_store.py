@@ -1,6 +1,7 @@
 """What the pages read: the index pages large files, follows growing ones and notices replaced ones; texts stay text."""
 
 import json
+import os
 import shutil
 import time
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from app_server import DEMO
 
-from app import pair_page, pieces, search, store, workbench
+from app import pair_page, pieces, run_page, search, store, workbench
 from app.search import Query
 from labkit import markup
 from labkit.records import LabError, Trace
@@ -108,3 +109,24 @@ def test_the_workbench_shows_every_rule_and_the_score():
     assert "answer-line" in told and "correct" in told and "last-value" in told
     assert "truncated" in workbench.report("Answer: 7", "number", "7", "", True)
     assert "wrong" in workbench.report("Answer: B", "choice", "A", "nail\nrope", False)
+
+
+def test_of_many_runs_the_newest_are_listed_and_all_can_be_chosen(run):
+    for number in range(run_page.SHOWN + 20):
+        folder = run.parent / f"run-{number:04d}"
+        folder.mkdir()
+        for name in ("config.json", "status.json"):
+            shutil.copyfile(run / name, folder / name)
+        os.utime(folder / "config.json", (number, number))
+    listed = run_page.listing(run.parent, "run-0003")
+    assert "run:run-0003" in listed and "run:run-0219" in listed and "run:run-0004" not in listed
+    assert "older runs" in listed and len(store.folders(run.parent)) == run_page.SHOWN + 22
+
+
+def test_a_file_that_grows_while_it_is_polled_leaves_no_older_states_in_memory(run):
+    path = run / "metrics.jsonl"
+    for step in range(50):
+        with open(path, "a") as file:
+            file.write(json.dumps({"step": 1000 + step, "epoch": 3.0, "loss": 1.0}) + "\n")
+        assert store.metrics(run)["step"][-1] == 1000 + step
+    assert len(store._metrics.known) <= 8 and len(store._grown) <= 9

@@ -107,7 +107,7 @@ def test_the_student_leaves_with_a_card_that_holds_its_scores_and_intervals(run,
 
 
 def test_lm_eval_gives_our_scores_on_the_same_completions(run, tmp_path, monkeypatch):
-    pytest.importorskip("lm_eval", reason="lm-eval 0.4.13 needs another python-dateutil than the lab's own packages")
+    pytest.importorskip("lm_eval", reason="lm-eval is not installed (extra `test`)")
     from lm_eval import simple_evaluate
     from lm_eval.api.model import LM
     from lm_eval.tasks import TaskManager

@@ -2,6 +2,7 @@
 
 import json
 
+import datasets
 import pytest
 import torch
 from conftest import TRACES
@@ -164,6 +165,20 @@ def test_a_runs_own_traces_are_a_teacher_too(tmp_path):
     assert ask(write(tmp_path, to_json(trace)), "any wording")[1] == [[Completion(trace.text, "stop", 9, -0.5)]]
 
 
+def test_a_dataset_of_recorded_traces_is_a_teacher_too(tmp_path):
+    datasets.Dataset.from_list([row(sample=1, text="second"), row(text="first")]).to_parquet(
+        tmp_path / "d" / "t.parquet"
+    )
+    generator, said = ask(tmp_path / "d")
+    assert [completion.text for completion in said[0]] == ["first", "second"] and generator.name == "teacher-7b"
+
+
+def test_a_dataset_that_cannot_be_had_is_named(monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    with pytest.raises(LabError, match=r"^traces:somebody/traces could not be loaded \("):
+        ask("somebody/traces")
+
+
 def test_the_recorded_question_must_be_the_one_asked(tmp_path):
     path = write(tmp_path, row(), row(sample=1, question="How many ducks?"))
     with pytest.raises(LabError, match=r"traces\.jsonl, line 2: recorded for another question than gsm8k/train/3"):
@@ -178,7 +193,7 @@ def test_the_recorded_question_must_be_the_one_asked(tmp_path):
         ([row(), "{not json"], "line 2: not JSON"),
         ([row(), "[1, 2]"], "line 2: not a JSON object"),
         ([{"benchmark": "gsm8k", "row": 1, "text": "x"}], "line 1: field 'question' is missing"),
-        ([row(row="three")], "line 1: .*`row` a whole number"),
+        ([row(row="three")], "line 1: .*row, tokens and sample whole numbers"),
         ([row(finish_reason="error")], "line 1: finish_reason 'error'"),
         ([{"problem": "gsm8k/train/3", "text": "x"}], "line 1: not a Trace"),
         ([row(benchmark="medqa_usmle_4opt")], "no traces for benchmark gsm8k in it .it has medqa_usmle_4opt"),

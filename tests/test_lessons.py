@@ -1,12 +1,15 @@
 """What the notebooks lean on: runs beside them, smoke sizes, exercises that answer, and runs of an own algorithm."""
 
+import numpy as np
 import pytest
 
 from labkit import benchmarks, lessons, models, runs
 from labkit.answers import grade
+from labkit.compare import last_answers
+from labkit.generation import TransformersGenerator
 from labkit.orpo import token_logps
 from labkit.packing import Example
-from labkit.records import Answer, LabError, Score, Trace
+from labkit.records import Answer, LabError, Problem, Score, Trace
 from labkit.stages import evaluate
 
 
@@ -63,7 +66,7 @@ def both(lab):
 def test_log_probabilities_are_those_that_training_sees():
     model, tokenizer = models.load("pocket:student-neox")
     question = benchmarks.load("pocket_arc", "test")[0].question
-    (found,) = lessons.mean_logps(model, tokenizer, [(question, "It is so.\nAnswer: nail")])
+    (found,) = lessons.mean_logps(model, tokenizer, [question], ["It is so.\nAnswer: nail"])
     ids = tuple(lessons.prompt_ids(tokenizer, question))
     response = lessons.encode_response(tokenizer, "It is so.\nAnswer: nail")
     [[(logps, _)]] = token_logps(model, [Example(ids, (response,), (None,))])
@@ -76,9 +79,40 @@ def test_an_exercise_answers(given, said, capsys):
     assert capsys.readouterr().out.startswith(said)
 
 
-def test_right_is_in_the_order_of_the_questions():
-    def answered(problem, outcome):
-        return Answer(problem, "b", "test", 1, "x", "t", outcome, "x", "answer-line", None, True, "stop", 3)
+def test_a_run_copies_what_a_run_like_it_has_made_and_gives_the_same_bytes(small):
+    first = lessons.run("first", small)
+    second = lessons.run("second", small.model_copy(update={"lam": 0.5}), like=first)
+    alone = lessons.run("alone", small.model_copy(update={"lam": 0.5}))
+    for file in ("traces/teacher.jsonl", "traces/student-0.jsonl", "answers/epoch-0.jsonl", "answers/epoch-1.jsonl"):
+        assert (second / file).read_bytes() == (alone / file).read_bytes(), file
+    assert sum("copied_from" in event for event in runs.rows(second / "events.jsonl")) == 2
 
-    answers = {name: answered(name, outcome) for name, outcome in (("b/2", "wrong"), ("b/1", "correct"))}
-    assert lessons.right(answers).tolist() == [1, 0]
+
+def test_draws_are_those_of_a_run_and_rows_come_by_name(small):
+    cells = lessons.run_methods("few", small, 1, ("diverse-cot-x2", "orpo-off"))
+    assert list(cells) == [("diverse-cot-x2", 0), ("orpo-off", 0)]
+    folder = cells["orpo-off", 0]
+    assert runs.load_config(cells["diverse-cot-x2", 0]).epochs == 2
+    train = [p for p in runs.records(folder, "problems.jsonl", Problem) if p.split == "train"]
+    speaker = TransformersGenerator(*models.load(small.student), small.student)
+    assert lessons.draws(speaker, train, "student", "wrong", small) == runs.records(
+        folder, "traces/student-0.jsonl", Trace
+    )
+    [row] = lessons.negatives(folder)
+    assert row["fresh draws"] == 0 and row["epoch"] == 1 and 0 < row["different"] <= 1
+    answers = last_answers(folder)
+    asked = {p.id: p for p in runs.records(folder, "problems.jsonl", Problem)}
+    assert lessons.share_right(answers, asked) == np.mean([a.outcome == "correct" for a in answers.values()])
+
+
+def test_a_run_can_be_asked_beforehand_to_stop_at_a_stage(small):
+    config = small.model_copy(update={"epochs": 2})
+    lessons.stop_at("halved", "epoch 2")
+    folder = lessons.run("halved", config)
+    assert runs.status(folder)["state"] == "stopped" and runs.status(folder)["epoch"] == 1
+    assert runs.status(lessons.run("halved", config))["state"] == "done"
+
+
+def test_marked_words_are_those_that_the_other_text_lacks():
+    assert lessons.marked("the nail rusts", "the cup rusts") == "the [nail] rusts"
+    assert lessons.marked("same", "same") == "same"

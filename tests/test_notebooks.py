@@ -11,7 +11,7 @@ import nbclient
 import nbformat
 import pytest
 from conftest import ROOT
-from run_notebooks import PLOTLY, execute, notebooks
+from run_notebooks import PICTURES, PLOTLY, execute, notebooks
 
 PATHS = notebooks()
 each = pytest.mark.parametrize("path", PATHS, ids=[path.stem for path in PATHS])
@@ -137,3 +137,10 @@ def test_links_and_the_readme_lead_somewhere():
             assert (path.parent / target).exists(), f"{path.name}: {target}"
     for path in PATHS:
         assert f"({path.name})" in readme
+        assert f'src="pictures/{path.name[:2]}.svg"' in readme
+
+
+@each
+def test_the_picture_in_the_readme_is_one_of_the_notebooks_own(path):
+    shown = (PICTURES / f"{path.name[:2]}.svg").read_text()
+    assert shown in [o.data.get("image/svg+xml") for c in read(path).cells for o in c.get("outputs", ()) if "data" in o]

@@ -10,21 +10,23 @@ from conftest import ROOT
 
 # each file may import only files above it
 ORDER = [
-    "records", "versions", "config", "method_rows", "values", "answers", "pocket_cases", "pocket_choices", "pocket",
-    "benchmarks", "diversity", "statistics", "published", "spm", "internlm2_words", "internlm2",
-    "adapters", "conversion", "models", "processes", "sharding", "linear", "packing", "odds", "projection",
-    "row_attention", "orpo", "memory", "kv", "attention", "choosing", "batching", "decoding", "prompts", "prompting",
-    "generation", "replies", "asking", "budget", "catalog", "servers", "guard", "serving", "sampling", "triplets",
-    "planning", "training", "crew", "evaluation", "runs", "pilot", "queueing", "stages", "distill", "shards", "cards",
-    "lmeval", "export", "standins", "compare", "groups", "methods", "sweeps", "method_text", "why", "figures",
-    "method_figures", "sweep_figures", "why_figures", "study_figures", "lessons", "markup",
-    "report_tables", "report_page", "report_run", "report_traces", "report_why", "report_group", "report",
+    "records", "files", "trouble", "versions", "config", "method_rows", "values", "answers", "jail", "verifiers",
+    "pocket_words", "pocket_cases", "pocket_choices", "pocket", "benchmarks", "diversity", "pocket_steps", "statistics",
+    "published", "spm", "internlm2_words", "internlm2", "adapters", "conversion", "models", "processes", "sharding",
+    "linear", "packing", "oracle", "odds", "preferences", "projection", "row_attention", "orpo", "kto", "memory", "kv",
+    "attention", "choosing", "batching", "decoding", "prompts", "prompting", "generation", "replies", "asking",
+    "budget", "catalog", "servers", "guard", "serving", "sampling", "difficulty", "triplets",
+    "planning", "training", "crew", "evaluation", "alive", "lines", "runs", "pilot", "queueing", "stages", "distill",
+    "shards", "cards", "lmeval", "export", "upload", "standins", "compare", "groups", "methods", "sweeps",
+    "method_text", "why", "figures", "method_figures", "sweep_figures", "why_figures", "study_figures", "markup",
+    "lessons", "report_tables", "report_page", "report_run", "report_traces", "report_why", "report_group", "report",
     "pocket_shapes", "pocket_models", "doctor", "cli_options", "cli_groups", "cli_plan", "cli", "__main__",
 ]  # fmt: skip
 TORCH = {
     "adapters", "attention", "batching", "choosing", "conversion", "decoding", "doctor", "generation", "internlm2",
-    "internlm2_words", "kv", "linear", "memory", "models", "odds", "orpo", "packing", "pocket_models",
-    "pocket_shapes", "processes", "projection", "prompting", "row_attention", "sharding", "standins", "training",
+    "internlm2_words", "kto", "kv", "linear", "memory", "models", "odds", "orpo", "packing", "pocket_models",
+    "pocket_shapes", "preferences", "processes", "projection", "prompting", "row_attention",
+    "sharding", "standins", "training",
 }  # fmt: skip
 FILES = {path.stem: path for path in (ROOT / "labkit").glob("*.py") if path.stem != "__init__"}
 

@@ -9,6 +9,7 @@ from collections import Counter
 
 import pytest
 from app_server import DEMO, ROOT, violations
+from statsmodels.stats.proportion import proportion_confint
 
 from labkit import compare, groups, report, runs
 from labkit.records import LabError
@@ -17,6 +18,9 @@ BIDI = "\u202eright to left\u202c مرحبا"
 HOSTILE = (
     f"<script>window.hacked=1</script><img src=x onerror=window.hacked=2> </style> ${{1+1}} {{{{x}}}} \x00\x1b {BIDI}"
 )
+
+LAST = max(int(path.stem.split("-")[1]) for path in (DEMO / "answers").iterdir())
+QUESTIONS = len(compare.last_answers(DEMO))
 
 
 def copied(folder, name):
@@ -44,7 +48,7 @@ def group(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     for seed in range(2):
         copied(folder, f"g.orpo-off.s{seed}")
-        better = copied(folder, f"g.diverse-cot.s{seed}") / "answers" / "epoch-3.jsonl"
+        better = copied(folder, f"g.diverse-cot.s{seed}") / "answers" / f"epoch-{LAST}.jsonl"
         left = iter([True] * 10)
 
         def mend(row, number, left=left):
@@ -57,7 +61,7 @@ def group(tmp_path_factory):
         )
 
         def count(row, number, right=right):
-            if row["epoch"] == 3:
+            if row["epoch"] == LAST:
                 row["accuracy"] = right[row["benchmark"]] / row["total"]
 
         changed(better.parents[1] / "scores.jsonl", count)
@@ -66,13 +70,15 @@ def group(tmp_path_factory):
 
 def test_the_numbers_are_the_runs_own():
     document = words(report.of_run(DEMO))
-    rows = compare.compare(compare.last_answers(DEMO, 0), compare.last_answers(DEMO, 3))
+    rows = compare.compare(compare.last_answers(DEMO, 0), compare.last_answers(DEMO, LAST))
     span = f"{compare.points(rows[-1].low)} … {compare.points(rows[-1].high)}"
-    assert span in document and compare.verdict(rows[-1])[0] in document
-    assert "38.7 – 78.1" in document  # Wilson's interval of 12 of 20, as scores.jsonl has it
+    assert span in document and compare.verdict(rows[-1], second="After training")[0] in document
+    score = next(json.loads(line) for line in (DEMO / "scores.jsonl").open(encoding="utf-8"))
+    low, high = proportion_confint(score["correct"], score["total"], method="wilson")
+    assert f"{100 * low:.1f} – {100 * high:.1f}" in document
     assert "mixed-policy ORPO" in document
     assert "One seed: the interval covers the choice of test questions" in document
-    assert "--set learning_rate=0.0003" in document
+    assert "--set k=4" in document and "--set epochs=4" in document
 
 
 def test_making_a_report_needs_no_torch_and_no_gradio():
@@ -86,6 +92,7 @@ def test_making_a_report_needs_no_torch_and_no_gradio():
 
 def test_versions_are_those_that_the_run_recorded(tmp_path):
     folder = copied(tmp_path, "one")
+    (folder / "events.jsonl").unlink()
     assert "not recorded" in words(report.of_run(folder))
     runs.log_line(
         folder, "events.jsonl", event="started", step=0, epoch=0, versions={"python": "3.11.7", "torch": "2.13.0"}
@@ -104,19 +111,20 @@ def test_an_unfinished_run_says_so_and_one_without_scores_is_refused(tmp_path):
 
 def test_two_runs_are_compared_on_their_shared_questions(tmp_path):
     one, two = copied(tmp_path, "one"), copied(tmp_path, "two")
-    changed(two / "answers" / "epoch-3.jsonl", lambda row, number: row.update(outcome="correct"))
+    changed(two / "answers" / f"epoch-{LAST}.jsonl", lambda row, number: row.update(outcome="correct"))
     document = words(report.make(tmp_path, ["one", "two"]))
-    assert "B is better by 50.0 points" in document and "By benchmark, after Holm" in document
+    wrong = sum(one.outcome != "correct" for one in compare.last_answers(DEMO).values())
+    assert f"B is better by {100 * wrong / QUESTIONS:.1f} points" in document and "By benchmark, after Holm" in document
     assert "Both have the same settings" in document
     same = report.of_pair((one, 0), (one, None))
-    assert "<h1>one, epoch 0 and one, epoch 3</h1>" in same
+    assert f"<h1>one, epoch 0 and one, epoch {LAST}</h1>" in same
 
 
 def test_a_group_is_tested_claim_by_claim_and_only_what_is_shown_is_called_so(group):
     said = groups.answers(groups.cells(group, "g"))
     (claim,) = groups.contrasts(said)
-    assert (claim.better, claim.than, claim.seeds, claim.questions) == ("orpo-off", "diverse-cot", 2, 100)
-    assert claim.difference == pytest.approx(-0.1) and claim.by_seed == pytest.approx((-0.1, -0.1))
+    assert (claim.better, claim.than, claim.seeds, claim.questions) == ("orpo-off", "diverse-cot", 2, QUESTIONS)
+    assert claim.difference == pytest.approx(-10 / QUESTIONS) and claim.by_seed == pytest.approx((-10 / QUESTIONS,) * 2)
     assert claim.p is None and groups.finding(claim) == "opposite"
     document = words(report.make(group, ["g"]))
     assert "The one comparison that can be made is not shown" in document and "the opposite" in document
@@ -267,5 +275,5 @@ def test_without_scripts_the_sentences_and_tables_remain(browser, tmp_path):
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
     page.goto((tmp_path / "report.html").as_uri())
-    assert "pocket_medqa, after epoch 3: 60.0 % correct" in page.locator("main").inner_text()
+    assert f"pocket_medqa, after epoch {LAST}: " in page.locator("main").inner_text()
     context.close()

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from labkit import study_figures
+from labkit.method_figures import method_dots
 from labkit.orpo import orpo_loss
 
 
@@ -42,10 +43,16 @@ def test_distributions_are_shares_and_keep_what_lies_below_the_floor():
     assert figure.data[0].y[0] == pytest.approx(25) and min(figure.data[0].x) == -1
 
 
-def test_dots_and_lines_carry_means_bands_and_references():
-    figure = study_figures.method_dots({"sft": [0.5, 0.6]}, {"sft": 0.7})
-    assert list(figure.data[0].y) == [50, 60] and figure.data[1].y[0] == pytest.approx(55)
-    assert figure.data[2].y[0] == pytest.approx(70)
+def test_dots_carry_every_seed_their_mean_and_what_was_found_elsewhere():
+    found = {"sft": [{"arc": 0.4, "mean": 0.5}, {"arc": 0.4, "mean": 0.6}]}
+    figure = method_dots(found, reference={"sft": {"mean": 0.7}})
+    seeds, mean, elsewhere = figure.data[:3]  # the panel of the mean comes first
+    assert list(seeds.x) == [50, 60] and mean.x[0] == pytest.approx(55) and seeds.y[0] == "sft"
+    assert elsewhere.x[0] == pytest.approx(70) and elsewhere.name == "paper" and len(figure.data) == 5
+    assert "sft 55.0 % (2 seeds)" in figure.layout.meta["alt"]
+
+
+def test_lines_carry_bands():
     lines = study_figures.lines({"a": ((1, 2), (3.0, 4.0))}, "x", "y", band={"a": ((2.0, 3.5), (5.0, 4.5))})
     assert list(lines.data[0].error_y.array) == [2, 0.5] and list(lines.data[0].error_y.arrayminus) == [1, 0.5]
 

@@ -42,6 +42,18 @@ def test_a_run_that_was_given_its_first_negatives_knows_their_numbers_too(cells)
     assert event["copied_from"] == "g.orpo-off.s0"
 
 
+def test_the_policy_says_where_every_negative_of_an_epoch_came_from(cells):
+    folder = cells["orpo-mixed", 0]
+    first, second = why.policy(folder)
+    assert first["fresh"] == 0 and second["fresh"] > 0 and (first["epoch"], second["epoch"]) == (1, 2)
+    for row in (first, second):
+        pairs = runs.records(folder, f"triplets/epoch-{row['epoch']}.jsonl", Triplet)
+        assert row["initial"] == sum(p.rejected is not None and p.rejected_epoch == 0 for p in pairs)
+        assert row["initial"] + row["fresh"] + row["without_negative"] == len(pairs)
+        drawn = runs.records(folder, f"traces/student-{row['epoch'] - 1}.jsonl", Trace)
+        assert row["near_copies"] == sum(trace.use == "near-copy" for trace in drawn)
+
+
 def test_only_methods_that_contrast_have_odds(cells):
     rows = {row["method"]: row for row in why.summary(cells)}
     assert list(rows) == ["orpo-off", "orpo-mixed"]

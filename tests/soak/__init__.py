@@ -1,0 +1,1 @@
+"""Long tests on real processes, outside CI: `python -m tests.soak --help`."""
