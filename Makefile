@@ -4,6 +4,7 @@
 # make test   the tests, as CI runs them
 # make evidence-quick   a reduced table of methods and one ablation, in minutes; make evidence: the plan in evidence/PLAN.md
 # make notebooks   execute every notebook and save it with its outputs and pictures (needs Chromium)
+# make audit   licences and an SBOM of everything pinned, then known vulnerabilities (the last part asks pypi.org)
 # Each makes .venv and installs what it needs the first time; a second call starts within seconds.
 
 PYTHON ?= python3
@@ -12,7 +13,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 TORCH := $(shell grep '^torch==' constraints.txt)
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: demo app lab test notebooks lint clean evidence evidence-quick evidence-tune evidence-ablate evidence-entropy
+.PHONY: demo app lab test notebooks lint audit clean evidence evidence-quick evidence-tune evidence-ablate evidence-entropy
 demo: .venv/ready
 	$(BIN)/labkit distill demo --recipe pocket
 
@@ -33,6 +34,11 @@ test: .venv/ready-test
 lint: .venv/ready-test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+audit: .venv/ready-test
+	$(BIN)/python -m tests.supply --sbom sbom.json
+	$(PYTHON) -m venv .venv/audit && .venv/audit/bin/python -m pip install --quiet pip-audit==2.10.1
+	.venv/audit/bin/pip-audit -r constraints.txt --no-deps --disable-pip
 
 # --- the evidence: every line is a resumable group of runs, see evidence/PLAN.md ------------------------------------
 JOBS ?= 2

@@ -27,6 +27,7 @@ POLICY = (
     "connect-src 'self'; object-src 'none'; base-uri 'self'; "
     "frame-ancestors 'self' http://127.0.0.1:* http://localhost:* https://huggingface.co"
 )
+LONGEST = 1 << 20  # bytes of a request: a page sends a few thousand
 HEADERS = [
     (b"content-security-policy", POLICY.encode()),
     (b"x-content-type-options", b"nosniff"),
@@ -75,6 +76,9 @@ class Guard:
         changing = scope["type"] == "websocket" or scope.get("method") not in {"GET", "HEAD"}
         if changing and headers.get(b"sec-fetch-site", "none") not in {"same-origin", "none"}:
             return "from another site"
+        length = headers.get(b"content-length", "0")
+        if b"transfer-encoding" in headers or not length.isdigit() or int(length) > LONGEST:
+            return "too long"
         if any(scope["path"].startswith(path) for path in CLOSED):
             return "closed"
         return None

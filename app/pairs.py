@@ -9,7 +9,7 @@ from typing import Any
 
 import gradio as gr
 
-from app import pair_page, pieces, search, store, tokens
+from app import guard, pair_page, pieces, search, store, tokens
 from app.tab import LAST, QUIET, Tab
 from app.theme import live, plot
 from labkit import figures, report_tables
@@ -28,7 +28,7 @@ def build(runs_dir: Path, run: gr.Dropdown) -> Tab:
     """Lay the tab out and wire it."""
     current, page, entered = gr.State(-1), gr.State(0), gr.State("")
     at = _layout()
-    poll = gr.Timer(0.7, active=False)
+    poll, token = gr.Timer(0.7, active=False), gr.Textbox(visible=False)
     outputs = [at.listed, at.shown, at.coloured, current, page]
     view = [run, at.q, at.epoch, at.source, at.which]
     moved = partial(_moved, runs_dir)
@@ -41,7 +41,8 @@ def build(runs_dir: Path, run: gr.Dropdown) -> Tab:
     at.back.click(partial(moved, "-"), [*view, current], outputs, **LAST)
     at.on.click(partial(moved, "+"), [*view, current], outputs, **LAST)
     asked, answer = [run, at.epoch, current, at.which], [at.coloured, poll]
-    gr.on([at.view.click, at.which.input], partial(_asked_for_tokens, runs_dir), asked, answer, **LAST)
+    ordered, sign = partial(_asked_for_tokens, runs_dir), "(...values) => lab.signed(...values)"
+    gr.on([at.view.click, at.which.input], ordered, [*asked, token], answer, js=sign, **LAST)
     poll.tick(partial(_looked_for_tokens, runs_dir), asked, answer, **QUIET)
     drawn = [at.q, at.epoch, *outputs, at.policy, at.told, entered]
     return Tab(partial(_entered, runs_dir), [run, entered, at.epoch, current], drawn)
@@ -126,9 +127,11 @@ def _moved(
     return [listed, *_pair(where, at, int(line), model), int(line), place]
 
 
-def _asked_for_tokens(runs_dir: Path, name: str, at: int | None, line: int, model: str) -> list[Any]:
+def _asked_for_tokens(runs_dir: Path, name: str, at: int | None, line: int, model: str, signature: str) -> list[Any]:
     """The token view if it is known; else it is ordered, and the timer waits for it."""
     try:
+        if not guard.allowed(signature):  # what is ordered is a process
+            raise LabError("this page is older than the server: reload it")
         where = store.folder(runs_dir, name)
         if line < 0:
             return [NO_PAIRS, gr.Timer(active=False)]

