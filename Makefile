@@ -29,7 +29,7 @@ notebooks: .venv/ready-test
 test: .venv/ready-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile  # a thread per process: two would wait for each other
 
 lint: .venv/ready-test
 	$(BIN)/ruff check --fix .
