@@ -29,7 +29,8 @@ notebooks: .venv/ready-test
 test: .venv/ready-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile  # a thread per process: two would wait for each other
+	@# a thread per process, or they wait for each other; in the files' order, which has the long ones early
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: .venv/ready-test
 	$(BIN)/ruff check --fix .

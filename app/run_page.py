@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from app import launcher, pieces, progress, store
 from app.pieces import text
 from labkit import queueing, runs
 from labkit.config import RunConfig
-from labkit.records import LabError
+from labkit.records import LabError, Score
 
 LOG = 20_000  # bytes of the log's end
 SHOWN = 200  # newest runs in the list, which is looked at every second
@@ -25,20 +26,25 @@ def status_line(runs_dir: Path, name: str | None) -> str:
         scores = store.scores(where)
     except LabError as error:
         return f'<div class="statusline">{text(error)}</div>'
-    told = ""
-    if scores:
-        ends = [
-            [s.accuracy for s in scores if s.epoch == e]
-            for e in (min(s.epoch for s in scores), max(s.epoch for s in scores))
-        ]
-        first, last = (100 * sum(one) / len(one) for one in ends)
-        told = f"<span>accuracy <b>{first:.1f} → {last:.1f} %</b></span>" if ends[0] is not ends[1] else ""
+    told = _accuracy(scores)
     recorded = '<span class="chip">recorded</span>' if where == store.DEMO else ""
     return (
         f'<div class="statusline">{pieces.state(state)}{recorded}<span><b>{text(config.policy)}</b></span>'
         f"<span>teacher <b>{text(short(config.teacher))}</b></span><span>student <b>"
         f"{text(short(config.student))}</b></span>{told}</div>"
     )
+
+
+def _accuracy(scores: Sequence[Score]) -> str:
+    """The mean accuracy before training, and once there is one, the newest."""
+    by_epoch: dict[int, list[float]] = {}
+    for score in scores:
+        by_epoch.setdefault(score.epoch, []).append(100 * score.accuracy)
+    if not by_epoch:
+        return ""
+    ends = dict.fromkeys((min(by_epoch), max(by_epoch)))
+    told = " → ".join(f"{sum(by_epoch[epoch]) / len(by_epoch[epoch]):.1f}" for epoch in ends)
+    return f"<span>accuracy <b>{told} %</b></span>"
 
 
 def short(spec: str) -> str:

@@ -26,6 +26,8 @@ USES = {
 def listing(where: Path, found: Found, current: str, page: int) -> str:
     """A page of the list; the current problem is marked."""
     if not found.problems:
+        if not any(path.stat().st_size for path in where.glob("traces/*.jsonl")):
+            return pieces.empty("No traces yet", "The list fills as questions are sampled.")
         return pieces.empty("No problem matches", "Take a filter off, or search for other words.")
     problems = store.problems(where)
     part = range(page * PAGE, min((page + 1) * PAGE, len(found.problems)))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from app_server import DEMO
 
-from app import pair_page, pieces, run_page, search, store, workbench
+from app import pair_page, pieces, run_page, search, store, trace_page, workbench
 from app.search import Query
 from labkit import markup
 from labkit.records import LabError, Trace
@@ -130,3 +130,17 @@ def test_a_file_that_grows_while_it_is_polled_leaves_no_older_states_in_memory(r
             file.write(json.dumps({"step": 1000 + step, "epoch": 3.0, "loss": 1.0}) + "\n")
         assert store.metrics(run)["step"][-1] == 1000 + step
     assert len(store._metrics.known) <= 8 and len(store._grown) <= 9
+
+
+def test_a_run_that_has_only_begun_shows_one_accuracy_and_says_that_no_traces_are_there_yet(tmp_path):
+    folder = tmp_path / "begun"
+    shutil.copytree(DEMO, folder, ignore=shutil.ignore_patterns(".index", "traces", "student"))
+    (folder / "traces").mkdir()
+    (folder / "traces" / "teacher.jsonl").touch()
+    assert "No traces yet" in trace_page.listing(folder, search.find(folder, Query()), "", 0)
+    scores = [json.loads(line) for line in (folder / "scores.jsonl").read_text().splitlines()]
+    begun = [json.dumps(row) + "\n" for row in scores if row["epoch"] == 0]
+    whole = run_page.status_line(tmp_path, "begun")
+    (folder / "scores.jsonl").write_text("".join(begun))
+    now = run_page.status_line(tmp_path, "begun")
+    assert whole.count("→") == 1 and "→" not in now and "accuracy <b>" in now
