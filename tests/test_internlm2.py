@@ -273,7 +273,7 @@ def test_loading_takes_no_more_than_a_fifth_above_the_models_own_size(tmp_path):
     size = 4 * sum(weight.numel() for weight in load_file(tmp_path / "m" / "model.safetensors").values())
     assert size > 300e6
     used = _peak(lambda: internlm2.load(tmp_path / "m"))
-    assert 0.9 * size < used < 1.2 * size
+    assert 0.75 * size < used < 1.2 * size  # from below: it is measured; a kernel that reclaims cold pages lowers it
 
     def at_once():  # what this guards against: everything read, then everything converted
         whole = load_file(tmp_path / "m" / "model.safetensors")
