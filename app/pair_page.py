@@ -11,7 +11,7 @@ import numpy as np
 from app import pieces, store
 from app.pieces import text
 from app.trace_page import stage_of
-from labkit import triplets
+from labkit import triplets, why
 from labkit.markup import differences
 from labkit.records import Trace, Triplet
 
@@ -140,15 +140,6 @@ def policy_rows(where: Path) -> list[dict[str, float]]:
     rows = []
     for epoch in store.epochs(where):
         source = store.triplets(where, epoch).columns["source"]
-        stage = sampled.get(f"student-{epoch - 1}", sampled.get("teacher-wrong", {}) if epoch == 1 else {})
-        rows.append(
-            {
-                "epoch": epoch,
-                "initial": int((source == 0).sum()),
-                "fresh": int((source > 0).sum()),
-                "without_negative": int((source < 0).sum()),
-                "near_copies": stage.get("near-copy", 0),
-                "empty": stage.get("empty", 0),
-            }
-        )
+        kinds = {"initial": source == 0, "fresh": source > 0, "without_negative": source < 0}
+        rows.append(why.policy_row(epoch, {kind: int(which.sum()) for kind, which in kinds.items()}, sampled))
     return rows

@@ -12,7 +12,8 @@ FULL = {
     errno.EFBIG: "a file got too large",
 }
 BARRED = {errno.EROFS: "is read-only", errno.EACCES: "may not be written", errno.EPERM: "may not be written"}
-FULL_WORDS = ("os error 28", "os error 27", "os error 122", "No space left", "inline_container")  # of Rust and of torch
+FULL_WORDS = ("os error 28", "os error 27", "os error 122", "No space left")  # of Rust
+FULL_WORDS += ("inline_container", "iostream error")  # of torch.save, which loses the errno
 MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory", "Cannot allocate memory")
 LOWER = {
     "sampling": "lower chunk, rows or max_new_tokens",

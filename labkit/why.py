@@ -51,10 +51,17 @@ def policy(folder: Path) -> list[dict[str, float]]:
         if not (found := runs.records(folder, f"triplets/epoch-{epoch}.jsonl", Triplet)):
             return rows
         counts = triplets.tally(found)
-        stage = sampled.get(f"student-{epoch - 1}", sampled.get("teacher-wrong", {}) if epoch == 1 else {})
         initial = counts["triplets"] - counts["without_negative"] - counts["fresh"]
-        dropped = {"near_copies": stage.get("near-copy", 0), "empty": stage.get("empty", 0)}
-        rows.append({**counts, "epoch": epoch, "initial": initial, **dropped})
+        rows.append(policy_row(epoch, {**counts, "initial": initial}, sampled))
+
+
+def policy_row(epoch: int, counts: Mapping[str, int], sampled: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """A row of `figures.policy_bars`: an epoch's `counts` and what the sampling before it dropped.
+
+    `sampled`: the run's events of that name by stage; epoch 1 may have drawn its negatives from the teacher.
+    """
+    stage = sampled.get(f"student-{epoch - 1}", sampled.get("teacher-wrong", {}) if epoch == 1 else {})
+    return {"epoch": epoch, **counts, "near_copies": stage.get("near-copy", 0), "empty": stage.get("empty", 0)}
 
 
 def summary(cells: Cells) -> list[dict[str, Any]]:

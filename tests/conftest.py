@@ -2,12 +2,14 @@
 
 import os
 import re
+import sys
 from pathlib import Path
 
 import pytest
 from app_server import CHROMIUM, browsing
 from hypothesis import HealthCheck, settings
 
+from labkit import cli
 from labkit.records import Problem
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as labkit/__init__.py: a test may import torch before it
@@ -45,6 +47,22 @@ def real_rows() -> Path:
     if not REAL.is_dir():
         pytest.skip("real benchmark rows are not beside the project (../shared/benchmarks)")
     return REAL
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Run a command of labkit in this process: (exit code, stdout, stderr)."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["labkit", *map(str, arguments)])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as end:
+            code = end.code or 0
+        return code, *capsys.readouterr()
+
+    return call
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,8 @@ import random
 import torch
 import torch.nn.functional as F
 import transformers as hf
+from datasets import Dataset
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 from labkit.packing import Example
 
@@ -89,3 +91,33 @@ def plain_orpo(model, examples, lam, nll_span):
 
 def gradients(model):
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def make_tokenizer():
+    """One token per word, w0 to w56."""
+    words = ["<pad>", "<s>", "</s>", *(f"w{i}" for i in range(WORDS - 3))]
+    base = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<pad>"))
+    base.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return hf.PreTrainedTokenizerFast(tokenizer_object=base, eos_token="</s>", pad_token="<pad>")
+
+
+TEXTS = [("w1 w2 w3", "w4 w5", "w6"), ("w9 w8", "w7", "w5 w4 w3 w2"), ("w20 w21 w22 w23", "w1 w1", "w2 w30 w31")]
+
+
+def trl_step(trainer_class, config_class, folder, model, tokenizer, **settings):
+    """One batch of TEXTS by TRL's trainer, with the gradients left in `model`: (trainer, loss, its metrics)."""
+    rows = [{"prompt": p, "chosen": f" {c}", "rejected": f" {r}"} for p, c, r in TEXTS]
+    args = config_class(
+        str(folder),
+        use_cpu=True,
+        bf16=False,
+        gradient_checkpointing=False,
+        max_length=64,
+        report_to="none",
+        **settings,
+    )
+    trainer = trainer_class(model, args=args, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
+    batch = trainer.data_collator([trainer.train_dataset[i] for i in range(len(rows))])
+    loss, metrics = trainer.get_batch_loss_metrics(model.train(), batch)  # dropout in its config; TRL switches it off
+    loss.backward()
+    return trainer, loss, metrics

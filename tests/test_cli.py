@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from labkit import cli, pocket, runs
+from labkit import pocket, runs
 from labkit.config import recipe
 from labkit.records import Problem, Score
 
@@ -20,20 +20,10 @@ TRACE = {"benchmark": "gsm8k", "row": 0, "question": "What is 2 + 2?", "prompt":
 
 
 @pytest.fixture
-def labkit(monkeypatch, capsys, tmp_path):
+def labkit(command, monkeypatch, tmp_path):
     """Run a command in this process, in an empty folder: (exit code, stdout, stderr)."""
     monkeypatch.chdir(tmp_path)
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["labkit", *map(str, arguments)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as end:
-            code = end.code or 0
-        return code, *capsys.readouterr()
-
-    return call
+    return command
 
 
 def _lines(path, rows):

@@ -11,10 +11,11 @@ import time
 
 import psutil
 import pytest
+import torch
 from faults import disk, same, small
 
 from app import accuracy, launcher, pairs, progress, run_page, runs_tab, search, store, traces
-from labkit import alive, cli, distill, files, orpo, queueing, runs, stages, training, trouble
+from labkit import alive, distill, files, orpo, queueing, runs, stages, training, trouble
 from labkit.budget import Budget, Journal
 from labkit.records import Completion, LabError, Score
 
@@ -51,17 +52,12 @@ def copy(tmp_path):
 
 
 @pytest.fixture
-def labkit(monkeypatch, capsys):
+def labkit(command):
     """Run a command in this process: (exit code, what it said)."""
 
     def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["labkit", *map(str, arguments)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as end:
-            code = end.code or 0
-        return code, "".join(capsys.readouterr())
+        code, *said = command(*arguments)
+        return code, "".join(said)
 
     return call
 
@@ -102,6 +98,22 @@ def test_a_disk_that_fills_up_at_every_writer_costs_time_and_nothing_else(whole,
         assert all("labkit distill full" in line for line in said)
         assert same(folder) == same(whole) and not _temporary(folder) and not list(folder.glob("checkpoints/*"))
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_checkpoint_that_ends_a_page_beyond_the_disk_is_told_as_a_full_disk(tmp_path):
+    """Where torch notices decides what it says: in the middle of a tensor, at a header, or only at the end."""
+    target = tmp_path / "disk" / "optimizer.pt"
+    with disk(tmp_path / "disk", 64) as remount:
+        for weights in range(900, 2100, 19):  # of 4 bytes; two pages at least, as a disk of size 0 has no limit
+            remount("size=64k")
+            torch.save([torch.zeros(weights)] * 2, target)
+            pages = -(-target.stat().st_size // 4096)
+            target.unlink()
+            remount(f"size={4 * (pages - 1)}k")
+            with pytest.raises((OSError, RuntimeError)) as error:
+                torch.save([torch.zeros(weights)] * 2, target)
+            assert "the disk is full" in (trouble.told(error.value) or ""), repr(error.value)
+            target.unlink(missing_ok=True)
 
 
 def test_files_that_may_not_grow_stop_the_run_and_it_goes_on_when_they_may(whole, tmp_path):

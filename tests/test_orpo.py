@@ -6,20 +6,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
-from one_at_a_time import gradients, make_examples, make_model, plain_orpo
-from tokenizers import Tokenizer, models, pre_tokenizers
+from one_at_a_time import TEXTS, gradients, make_examples, make_model, make_tokenizer, plain_orpo, trl_step
 from torch.distributed.fsdp import fully_shard
-from transformers import PreTrainedTokenizerFast
 
 from labkit.orpo import Example, disable_dropout, encode_response, orpo_loss, totals, train_step
 
 
 @pytest.fixture
 def tokenizer():
-    words = ["<pad>", "<s>", "</s>", *(f"w{i}" for i in range(57))]
-    base = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<pad>"))
-    base.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(tokenizer_object=base, eos_token="</s>", pad_token="<pad>")
+    return make_tokenizer()
 
 
 # --- the loss --------------------------------------------------------------------------------------------------------
@@ -97,24 +92,13 @@ def test_metrics_have_trl_s_names_and_meaning():
 
 def test_loss_log_probabilities_and_gradients_are_trl_s(tmp_path, tokenizer):
     orpo = pytest.importorskip("trl.experimental.orpo")
-    datasets = pytest.importorskip("datasets")
-    texts = [("w1 w2 w3", "w4 w5", "w6"), ("w9 w8", "w7", "w5 w4 w3 w2"), ("w20 w21 w22 w23", "w1 w1", "w2 w30 w31")]
-    rows = [{"prompt": p, "chosen": f" {c}", "rejected": f" {r}"} for p, c, r in texts]
-    model = make_model("gpt2")  # dropout 0.1 in its config, which TRL switches off
-    args = orpo.ORPOConfig(
-        str(tmp_path), beta=0.7, use_cpu=True, bf16=False, gradient_checkpointing=False, max_length=64, report_to="none"
-    )
-    trainer = orpo.ORPOTrainer(
-        model, args=args, train_dataset=datasets.Dataset.from_list(rows), processing_class=tokenizer
-    )
-    batch = trainer.data_collator([trainer.train_dataset[i] for i in range(len(rows))])
-    loss, theirs = trainer.get_batch_loss_metrics(model.train(), batch)
-    loss.backward()
+    model = make_model("gpt2")
+    trainer, loss, theirs = trl_step(orpo.ORPOTrainer, orpo.ORPOConfig, tmp_path, model, tokenizer, beta=0.7)
     expected = gradients(model)
     model.zero_grad()
 
     examples = []
-    for i, (text, *responses) in enumerate(texts):
+    for i, (text, *responses) in enumerate(TEXTS):
         prompt = tuple(tokenizer(text)["input_ids"])
         chosen, rejected = (encode_response(tokenizer, response) for response in responses)
         row = trainer.train_dataset[i]

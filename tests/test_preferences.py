@@ -2,9 +2,7 @@
 
 import pytest
 import torch
-from one_at_a_time import alone, gradients, make_examples, make_model
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from one_at_a_time import TEXTS, alone, gradients, make_examples, make_model, make_tokenizer, trl_step
 
 from labkit import kto, preferences
 from labkit.config import configure, recipe
@@ -12,15 +10,10 @@ from labkit.orpo import Example, encode_response, train_step
 from labkit.preferences import Preference
 from labkit.records import LabError
 
-TEXTS = [("w1 w2 w3", "w4 w5", "w6"), ("w9 w8", "w7", "w5 w4 w3 w2"), ("w20 w21 w22 w23", "w1 w1", "w2 w30 w31")]
-
 
 @pytest.fixture
 def tokenizer():
-    words = ["<pad>", "<s>", "</s>", *(f"w{i}" for i in range(57))]
-    base = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<pad>"))
-    base.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(tokenizer_object=base, eos_token="</s>", pad_token="<pad>")
+    return make_tokenizer()
 
 
 def _examples(tokenizer):
@@ -45,18 +38,8 @@ def _same_gradients(model, expected):
 )
 def test_cpo_and_simpo_are_trl_s(tmp_path, tokenizer, kind, ours):
     cpo = pytest.importorskip("trl.experimental.cpo")
-    datasets = pytest.importorskip("datasets")
-    rows = [{"prompt": p, "chosen": f" {c}", "rejected": f" {r}"} for p, c, r in TEXTS]
     model = make_model("gpt2")
-    args = cpo.CPOConfig(
-        str(tmp_path), use_cpu=True, bf16=False, gradient_checkpointing=False, max_length=64, report_to="none", **kind
-    )
-    trainer = cpo.CPOTrainer(
-        model, args=args, train_dataset=datasets.Dataset.from_list(rows), processing_class=tokenizer
-    )
-    batch = trainer.data_collator([trainer.train_dataset[i] for i in range(len(rows))])
-    loss, theirs = trainer.get_batch_loss_metrics(model.train(), batch)
-    loss.backward()
+    _, loss, theirs = trl_step(cpo.CPOTrainer, cpo.CPOConfig, tmp_path, model, tokenizer, **kind)
     expected = gradients(model)
     model.zero_grad()
     found = train_step(model, _examples(tokenizer), lam=1.0, preference=ours, max_tokens=12)
