@@ -10,11 +10,15 @@ import yaml
 
 from labkit import pocket, runs
 from labkit.benchmarks import BENCHMARKS, name_of
-from labkit.config import RunConfig
+from labkit.config import ADJUSTABLE, RunConfig
 from labkit.records import LabError, Score, Trace, printable
 from labkit.sampling import tally
 
 PAPER = "https://arxiv.org/abs/2509.25100"
+# what `method` says in its own words, and what says where and how a run ran, not what it made
+TOLD = {"phi", "lam", "nll_span", "k", "temperature", "max_new_tokens", "rouge_threshold", "epochs", "batch"}
+TOLD |= {"learning_rate", "seed", "method", "recipe", "teacher", "student", "benchmarks"}
+ASIDE = ADJUSTABLE | {"data", "chunk", "rows", "checkpoint_steps", "evaluate_every", "choices", "max_tokens"}
 
 
 def front(fields: dict[str, Any]) -> str:
@@ -66,15 +70,19 @@ def _licence_field(config: RunConfig) -> str:
 
 
 def method(config: RunConfig) -> str:
-    """What was done, in a list of the settings that matter."""
-    kind = config.policy
+    """What was done, in a list of settings: the main ones always, of the rest those that are not the default."""
+    rest = [
+        f"{field} = {code(str(value))}"
+        for field, value in config
+        if field not in TOLD | ASIDE and value != RunConfig.model_fields[field].default
+    ]
     return (
-        f"- method: {kind} ([ORPO-Distill]({PAPER})), phi = {config.phi:g}, lambda = {config.lam:g}, NLL over the "
-        f"{config.nll_span}\n"
+        f"- method: {config.policy} ([ORPO-Distill]({PAPER})), phi = {config.phi:g}, lambda = {config.lam:g}, NLL over "
+        f"the {config.nll_span}\n"
         f"- traces: K = {config.k} at temperature {config.temperature:g}, at most {config.max_new_tokens} tokens, "
         f"near-copies above ROUGE-L {config.rouge_threshold:g} left out\n"
         f"- training: {config.epochs} epochs, batches of {config.batch} triplets, AdamW at {config.learning_rate:g}, "
-        f"seed {config.seed}"
+        f"seed {config.seed}" + (f"\n- also: {', '.join(rest)}" if rest else "")
     )
 
 

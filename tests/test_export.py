@@ -9,7 +9,7 @@ import pytest
 import yaml
 from fake_server import small_run
 
-from labkit import cli, export, lmeval, runs
+from labkit import cards, cli, export, lmeval, runs
 from labkit.config import recipe
 from labkit.models import load
 from labkit.records import Answer, LabError, Problem, Score, Trace, Triplet, to_json
@@ -104,6 +104,14 @@ def test_the_student_leaves_with_a_card_that_holds_its_scores_and_intervals(run,
             assert [found["args"][end] for end in ("low_95", "high_95")] == interval
             assert f"{100 * score.low:.1f} - {100 * score.high:.1f}" in card
     assert "pocket:student-neox" in card and "mixed-policy ORPO" in card and "see its own page" not in card
+
+
+def test_a_card_says_every_setting_that_made_the_result_and_no_path():
+    changes = {"loss": "simpo", "beta": 3, "partner": "nearest", "data": "/home/me/rows", "verifier": "checks:polite"}
+    told = cards.method(recipe("pocket-quick", {**changes, "rows": 4}))
+    assert "mixed-policy SimPO" in told and "loss = `simpo`, beta = `3.0`" in told.replace("partner = `nearest`, ", "")
+    assert "partner = `nearest`" in told and "verifier = `checks:polite`" in told
+    assert "/home/me" not in told and "rows" not in told and "gamma" not in told  # gamma is at its default
 
 
 def test_lm_eval_gives_our_scores_on_the_same_completions(run, tmp_path, monkeypatch):
