@@ -103,9 +103,9 @@ def outcomes(said: Said) -> dict[str, dict[str, float]]:
     return found
 
 
-def contrasts(said: Said) -> list[Contrast]:
-    """The claims that this group can test; Holm over those that have a p-value."""
-    able = [claim for claim in CLAIMS if claim[0] in said and claim[1] in said and right(said, *claim[:2])[2]]
+def contrasts(said: Said, claims: Sequence[tuple[str, str, str]] = CLAIMS) -> list[Contrast]:
+    """The claims that this group can test; Holm over those that have a p-value. `claims`: (better, than, in words)."""
+    able = [claim for claim in claims if claim[0] in said and claim[1] in said and right(said, *claim[:2])[2]]
     found = [_contrast(said, *claim) for claim in able]
     adjusted = iter(holm([one.p for one in found if one.p is not None]))
     return [replace(one, p_holm=None if one.p is None else next(adjusted)) for one in found]

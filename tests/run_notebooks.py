@@ -77,18 +77,29 @@ def _peak(pid):
     return int(found[1]) * 1024 if found else 0
 
 
+def canvas(browser):
+    """A page with plotly in it."""
+    page = browser.new_page(viewport={"width": WIDTH, "height": 600})
+    page.add_script_tag(path=Path(plotly.__file__).parent / "package_data" / "plotly.min.js")
+    return page
+
+
+def picture(page, figure):
+    """A figure of the lab, as plotly's JSON, as SVG with its sentence for those who do not see it."""
+    drawn = page.evaluate(f"([figure, width]) => ({DRAW})(figure, width)", [figure, WIDTH])
+    alt = html.escape(figure["layout"]["meta"]["alt"])
+    return urllib.parse.unquote(drawn.partition(",")[2]).replace("<svg ", f'<svg role="img" aria-label="{alt}" ', 1)
+
+
 def illustrate(notebook, page):
-    """Give every plotly output a static picture with its sentence for those who do not see it."""
+    """Give every plotly output a static picture."""
     for output in (output for cell in notebook.cells for output in cell.get("outputs", ())):
         data = output.get("data", {})
         if PLOTLY not in data:
             continue
         figure = data[PLOTLY]
-        alt = figure["layout"]["meta"]["alt"]
-        picture = page.evaluate(f"([figure, width]) => ({DRAW})(figure, width)", [figure, WIDTH])
-        svg = urllib.parse.unquote(picture.partition(",")[2])
-        data["image/svg+xml"] = svg.replace("<svg ", f'<svg role="img" aria-label="{html.escape(alt)}" ', 1)
-        data["text/plain"] = alt
+        data["image/svg+xml"] = picture(page, figure)
+        data["text/plain"] = figure["layout"]["meta"]["alt"]
 
 
 def keep_picture(path, notebook):
@@ -125,8 +136,7 @@ def main():
     parser.add_argument("--pictures", action="store_true")
     given = parser.parse_args()
     with sync_playwright() as engine, browsing(engine) as browser:
-        page = browser.new_page(viewport={"width": WIDTH, "height": 600})
-        page.add_script_tag(path=Path(plotly.__file__).parent / "package_data" / "plotly.min.js")
+        page = canvas(browser)
         for path in notebooks(given.names):
             notebook = nbformat.read(path, as_version=4)
             if not given.pictures:

@@ -1,0 +1,164 @@
+"""The results section of the README, from finished runs: `make evidence` makes them, this only reads them.
+
+    python -m tests.bench.results [--runs-dir runs]
+
+Markdown goes to stdout, the pictures into evidence/pictures (they need Chromium). Hypotheses, tests and what counts as
+shown stand in evidence/PLAN.md; Holm's family here is its five primary hypotheses, for each student.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from playwright.sync_api import sync_playwright
+
+from labkit import groups, runs, sweeps, why
+from labkit.compare import points
+from labkit.method_figures import method_dots
+from labkit.records import Problem
+from labkit.sweep_figures import sweep_curves
+from labkit.why_figures import error_bars
+from tests.app_server import browsing
+from tests.run_notebooks import canvas, picture
+
+STUDENTS = ("student-neox", "student-qwen")
+TABLES = tuple(f"evidence-{student}" for student in STUDENTS)
+PRIMARY = (
+    ("diverse-cot", "single-cot-steps", "H1"),
+    ("orpo-mixed", "diverse-cot-x2", "H2"),
+    ("orpo-mixed", "orpo-off", "H3"),
+    ("orpo-mixed", "orpo-on", "H4"),
+    ("orpo-sft-first", "diverse-cot-x2", "H5"),
+)
+PICTURES = Path(__file__).resolve().parents[2] / "evidence" / "pictures"
+PAUSE = 600.0  # seconds
+WORDS = {"shown": "shown", "opposite": "the opposite", "open": "open"}
+Cells = Mapping[tuple[str, int], Path]
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table, its first column to the left and the others to the right."""
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def methods(cells: Cells) -> str:
+    """Accuracy per method and benchmark, mean and sd over seeds; the best of a column only where that is sure."""
+    rows, said = groups.table(cells), groups.answers(cells)
+    best, names, tokens = groups.best(rows, said), groups.columns(rows), groups.tokens(cells)
+
+    def cell(row: Mapping[str, Any], name: str) -> str:
+        value = f"{100 * row[name]:.1f} ± {100 * (row[f'{name}_sd'] or 0):.1f}"
+        return f"**{value}**" if best.get(name) == row["method"] else value
+
+    head = ["method", *(name.removeprefix("pocket_") for name in names), "seeds", "Mtokens"]
+    body = [
+        [row["method"], *(cell(row, name) for name in names), str(row["seeds"]), f"{tokens[row['method']] / 1e6:.2f}"]
+        for row in rows
+    ]
+    return markdown(head, body)
+
+
+def claims(found: Sequence[groups.Contrast]) -> str:
+    """Differences with their intervals, each seed's, both p, and the finding."""
+    head = ["", "points", "95 % (questions)", "seed by seed", "p (t)", "p (Holm)", ""]
+    return markdown(
+        head,
+        [
+            [
+                (f"{one.claim} " if one.claim.startswith("H") else "") + f"{one.better} − {one.than}",
+                points(one.difference), f"{points(one.low)} … {points(one.high)}", " ".join(map(points, one.by_seed)),
+                *("" if p is None else f"{p:.2g}" for p in (one.p, one.p_holm)), WORDS[groups.finding(one)],
+            ]
+            for one in found
+        ],
+    )  # fmt: skip
+
+
+def reasons(cells: Cells) -> str:
+    """What the odds ratio applied: probabilities, factors and its weight beside the NLL's 1."""
+    fields = ("logps/chosen", "logps/rejected", "odds_factor/chosen", "odds_factor/rejected", "weight", "nats")
+    head = ["method", "log p chosen", "log p rejected", "1/(1−p) chosen", "1/(1−p) rejected", "weight", "nats/token"]
+    body = [[row["method"], *(f"{row[field]:.2f}" for field in fields)] for row in why.summary(cells)]
+    return markdown(head, body)
+
+
+def ablation(cells: Cells) -> str:
+    """Every value of every setting that was varied."""
+    head = ["setting", "value", "mean %", "95 % (questions)", "to the recipe", "95 % (paired)", "p (t)", "seeds"]
+    return markdown(
+        head,
+        [
+            [
+                field, f"{point.value}" + (" (recipe)" if point.base else ""), f"{100 * point.mean:.1f}",
+                f"{100 * point.low:.1f} … {100 * point.high:.1f}", points(point.difference),
+                f"{points(point.difference_low)} … {points(point.difference_high)}",
+                "" if point.p is None else f"{point.p:.2g}", str(len(point.by_seed)),
+            ]
+            for field, line in sweeps.points(cells).items()
+            for point in line
+        ],
+    )  # fmt: skip
+
+
+def hours(cells: Cells) -> str:
+    """How long the runs took by the times of their events; a gap of ten minutes is a pause, and left out."""
+    spent = 0.0
+    for folder in cells.values():
+        times = sorted(row["time"] for row in runs.rows(folder / "events.jsonl") if "time" in row)
+        spent += sum(gap for gap in np.diff(times) if gap < PAUSE)
+    return f"{len(cells)} runs, {spent / 3600:.1f} hours summed over runs"
+
+
+def sections(runs_dir: Path) -> Iterator[tuple[str, str]]:
+    """(title, Markdown) of what is finished."""
+    for name in TABLES:
+        cells = groups.cells(runs_dir, name)
+        if groups.table(cells):
+            said = groups.answers(cells)
+            yield f"{name}: {hours(cells)}", methods(cells)
+            yield "primary hypotheses", claims(groups.contrasts(said, PRIMARY))
+            yield "all comparisons (Holm over all)", claims(groups.contrasts(said))
+            yield "why", reasons(cells)
+    for name in ("evidence-ablations", "evidence-oracle-lam", "evidence-entropy-lam"):
+        cells = groups.cells(runs_dir, name)
+        if sweeps.points(cells):
+            yield f"{name}: {hours(cells)}", ablation(cells)
+
+
+def figures(runs_dir: Path) -> Iterator[tuple[str, Any]]:
+    """(file name, figure) of what is finished."""
+    for name in TABLES:
+        cells = groups.cells(runs_dir, name)
+        if groups.table(cells):
+            yield name, method_dots(groups.by_seed(cells))
+            folder = next(iter(cells.values()))
+            problems = {one.id: one for one in runs.records(folder, "problems.jsonl", Problem)}
+            if kinds := why.error_types(groups.answers(cells), problems):
+                yield f"{name}-errors", error_bars(kinds)
+    for name in ("evidence-ablations", "evidence-oracle-lam", "evidence-entropy-lam"):
+        if found := sweeps.points(groups.cells(runs_dir, name)):
+            yield name, sweep_curves(found)
+
+
+def main() -> None:
+    """See the module."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs-dir", type=Path, default=Path("runs"))
+    runs_dir = parser.parse_args().runs_dir
+    for title, text in sections(runs_dir):
+        print(f"\n### {title}\n\n{text}")
+    PICTURES.mkdir(exist_ok=True)
+    with sync_playwright() as engine, browsing(engine) as browser:
+        page = canvas(browser)
+        for name, figure in figures(runs_dir):
+            (PICTURES / f"{name}.svg").write_text(picture(page, json.loads(figure.to_json())), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
