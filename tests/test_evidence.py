@@ -11,6 +11,7 @@ import pytest
 from labkit import method_rows, sweeps
 from labkit.config import configure, parse_changes, recipe
 from labkit.statistics import detectable
+from tests.bench import results
 
 ROOT = Path(__file__).resolve().parents[1]
 PLAN = (ROOT / "evidence" / "PLAN.md").read_text(encoding="utf-8")
@@ -55,5 +56,6 @@ def test_the_plans_hypotheses_are_rows_of_the_table_and_its_power_is_computed():
     hypotheses = re.findall(r"^\| H\d \| (\S+) \| (\S+) \|", PLAN, re.M)
     assert len(hypotheses) == 5
     assert set(hypotheses) <= {claim[:2] for claim in method_rows.CLAIMS}
+    assert hypotheses == [claim[:2] for claim in results.PRIMARY]
     told = [round(100 * detectable(6000, 5, 0.2, spread), 1) for spread in (0.01, 0.02, 0.03)]
     assert "{} , {} or {} points".format(*told).replace(" ,", ",") in PLAN

@@ -7,9 +7,10 @@ import sys
 
 import pytest
 
-from labkit import cli, distill, groups, method_rows, method_text, methods, processes, runs
+from labkit import cli, distill, groups, method_rows, method_text, methods, processes, runs, statistics
 from labkit.config import configure, recipe
 from labkit.records import LabError
+from tests.bench import results
 
 TINY = {"benchmarks": "pocket_arc,pocket_gsm8k", "problems": 2, "test_problems": 4, "epochs": 1, "k": 2, "max_draws": 4}
 
@@ -51,6 +52,23 @@ def test_the_table_says_what_the_runs_say_and_marks_no_best_without_proof(matche
     mean = next(row["mean"] for row in found["rows"] if row["method"] == "diverse-cot-x2")
     assert f"{100 * mean:.1f}" in told and "orpo-mixed - diverse-cot-x2" in told and found["paper"] is None
     assert json.loads(json.dumps(found))["rows"] == found["rows"]
+
+
+def test_the_readmes_results_are_read_off_the_runs_with_holm_over_the_plans_hypotheses(matched, monkeypatch):
+    root = matched["orpo-mixed", 0].parent
+    monkeypatch.setattr(results, "TABLES", ("m",))
+    told = dict(results.sections(root))
+    (made, *_), found = told, groups.summary("m", groups.cells(root, "m"))
+    assert made.startswith("m: 4 runs, ")
+    for row in found["rows"]:
+        assert f"| {row['method']} | {100 * row['pocket_arc']:.1f}" in told[made]
+    said = groups.answers(groups.cells(root, "m"))
+    first, second = groups.contrasts(said, results.PRIMARY)
+    assert (first.claim, second.claim) == ("H1", "H2") and (first.p_holm, second.p_holm) == pytest.approx(
+        statistics.holm([first.p, second.p])
+    )
+    assert "| H2 orpo-mixed − diverse-cot-x2 |" in told["primary hypotheses"]
+    assert [name for name, _ in results.figures(root)] == ["m", "m-errors"]
 
 
 def test_the_papers_table_stands_beside_a_run_of_its_students(matched, tmp_path):
