@@ -23,11 +23,11 @@ def _values(words, option):
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 @pytest.mark.parametrize(
-    "target", ["evidence", "evidence-quick", "evidence-ablate", "evidence-tune", "evidence-entropy"]
+    "target", ["evidence", "evidence-quick", "evidence-ablate", "evidence-tune", "evidence-entropy", "evidence-smol"]
 )
 def test_every_command_of_the_makefile_is_valid(target):
     said = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    commands = re.findall(r"bin/labkit (methods|ablate) (.*)", said.replace("\\\n", " "))
+    commands = re.findall(r"bin/labkit (methods|ablate) ([^&\n]*)", said.replace("\\\n", " "))
     assert commands
     for command, rest in commands:
         words = shlex.split(rest)

@@ -21,13 +21,16 @@ from labkit import groups, runs, sweeps, why
 from labkit.compare import points
 from labkit.method_figures import method_dots
 from labkit.records import Problem
+from labkit.statistics import t_test
 from labkit.sweep_figures import sweep_curves
 from labkit.why_figures import error_bars
 from tests.app_server import browsing
 from tests.run_notebooks import canvas, picture
 
 STUDENTS = ("student-neox", "student-qwen")
-TABLES = tuple(f"evidence-{student}" for student in STUDENTS)
+TABLES = tuple(f"evidence-{kind}{student}" for kind in ("", "tuned-") for student in STUDENTS)
+TABLES += ("evidence-entropy",)
+SWEEPS = ("evidence-ablations", "evidence-oracle-lam", "evidence-entropy-lam")
 PRIMARY = (
     ("diverse-cot", "single-cot-steps", "H1"),
     ("orpo-mixed", "diverse-cot-x2", "H2"),
@@ -115,6 +118,20 @@ def hours(cells: Cells) -> str:
     return f"{len(cells)} runs, {spent / 3600:.1f} hours summed over runs"
 
 
+def worlds(runs_dir: Path) -> str:
+    """orpo-mixed less diverse-cot-x2 in the world in many words, less the same in the plain one, seeds paired."""
+    differences = []
+    for name in ("evidence-entropy", "evidence-student-neox"):
+        said = groups.answers(groups.cells(runs_dir, name))
+        found = groups.contrasts(said, [("orpo-mixed", "diverse-cot-x2", "")])
+        differences.append(found[0].by_seed if found else ())
+    changes = [one - other for one, other in zip(*differences, strict=False)]
+    if len(changes) < 3:
+        return ""
+    told = f"{points(float(np.mean(changes)))} points, seed by seed {' '.join(map(points, changes))}"
+    return f"{told}, p = {t_test(changes)[1]:.2g} (t over {len(changes)} seeds)"
+
+
 def sections(runs_dir: Path) -> Iterator[tuple[str, str]]:
     """(title, Markdown) of what is finished."""
     for name in TABLES:
@@ -125,7 +142,9 @@ def sections(runs_dir: Path) -> Iterator[tuple[str, str]]:
             yield "primary hypotheses", claims(groups.contrasts(said, PRIMARY))
             yield "all comparisons (Holm over all)", claims(groups.contrasts(said))
             yield "why", reasons(cells)
-    for name in ("evidence-ablations", "evidence-oracle-lam", "evidence-entropy-lam"):
+    if told := worlds(runs_dir):
+        yield "does contrast lose less where the student is less sure?", told
+    for name in SWEEPS:
         cells = groups.cells(runs_dir, name)
         if sweeps.points(cells):
             yield f"{name}: {hours(cells)}", ablation(cells)
@@ -141,7 +160,7 @@ def figures(runs_dir: Path) -> Iterator[tuple[str, Any]]:
             problems = {one.id: one for one in runs.records(folder, "problems.jsonl", Problem)}
             if kinds := why.error_types(groups.answers(cells), problems):
                 yield f"{name}-errors", error_bars(kinds)
-    for name in ("evidence-ablations", "evidence-oracle-lam", "evidence-entropy-lam"):
+    for name in SWEEPS:
         if found := sweeps.points(groups.cells(runs_dir, name)):
             yield name, sweep_curves(found)
 
