@@ -101,8 +101,8 @@ def _entered(
         left, right = _points(name, [value for _, value in points], asked)
         drawn = _charts(runs_dir, name, beside) if left else ["", NO_SCORES, ""]
         paired = _compared(runs_dir, left, right, accuracy_page.DIRECTIONS[0], asked.get("flip", ""))
-        chosen = gr.Dropdown(points, value=left), gr.Dropdown(points, value=right)
-        return [gr.Dropdown(names, value=beside), *drawn, *chosen, *paired, stamp]
+        chosen = gr.update(choices=points, value=left), gr.update(choices=points, value=right)
+        return [gr.update(choices=names, value=beside), *drawn, *chosen, *paired, stamp]
     except LabError as error:
         return [gr.skip(), "", pieces.problem_of(error), "", gr.skip(), gr.skip(), "", "", PICK, "", 0, ""]
 

@@ -18,7 +18,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import gradio as gr
 from starlette.middleware import Middleware
 
-from app import accuracy, guard, pairs, runs_tab, store, theme, traces
+from app import accuracy, guard, pairs, runs_tab, sessions, store, theme, traces
 from app.run_page import status_line
 from app.tab import QUIET, Tab
 from labkit.records import LabError
@@ -32,7 +32,7 @@ BRAND = "<h1>ORPO-Distill lab</h1><p>what the models said, what was made of it, 
 def build(runs_dir: Path) -> gr.Blocks:
     """The whole page over one folder of runs."""
     with gr.Blocks(title="ORPO-Distill lab", analytics_enabled=False) as page:
-        params, active, seen = gr.State({}), gr.State(TABS[0]), gr.State("")
+        params, active, seen = gr.State({}), gr.State(TABS[0]), gr.State(("", []))
         clicked = gr.Textbox(visible=False)
         with gr.Row(elem_id="top"):
             gr.HTML(BRAND, elem_id="brand", js_on_load=None)
@@ -51,13 +51,13 @@ def build(runs_dir: Path) -> gr.Blocks:
             names = list(store.folders(runs_dir))
             pick = asked.get("run") if asked.get("run") in names else first(runs_dir)
             tab = asked["tab"] if asked.get("tab") in TABS else TABS[0]
-            ticking = [gr.Timer(active=name == tab) for name, _ in timers]
-            return [gr.Dropdown(names, value=pick), gr.Tabs(selected=tab), asked, tab, *ticking]
+            ticking = [gr.update(active=name == tab) for name, _ in timers]
+            return [gr.update(choices=names, value=pick), gr.update(selected=tab), asked, tab, *ticking]
 
-        def ticked(name: str, before: str) -> list[Any]:
+        def ticked(name: str, before: tuple[str, list[str]]) -> list[Any]:
             line, names = status_line(runs_dir, name), list(store.folders(runs_dir))
-            stamp = line + "|".join(names)
-            return [gr.skip()] * 3 if stamp == before else [line, gr.Dropdown(names), stamp]
+            choices = gr.skip() if names == before[1] else gr.update(choices=names)
+            return [gr.skip() if line == before[0] else line, choices, (line, names)]
 
         loaded = page.load(opened, None, [run, tabs, params, active, *(timer for _, timer in timers)], **QUIET)
         loaded.then(None, None, None, js="() => lab.ready()")
@@ -81,7 +81,7 @@ def _wire(
     def selected(clicked: str, asked: dict[str, str], *values: Any) -> Any:
         if clicked != name:
             return [gr.skip()] * (1 + len(timers) + len(tab.outputs))
-        ticking = [gr.Timer(active=of == name) for of, _ in timers]
+        ticking = [gr.update(active=of == name) for of, _ in timers]
         return [name, *ticking, *tab.enter(values[0], asked, *values[1:])]
 
     run.change(chosen, [active, params, *tab.inputs], tab.outputs, **QUIET)
@@ -132,6 +132,7 @@ def launch(runs_dir: Path, port: int = 7860, *, host: str = "127.0.0.1", wait: b
         allowed_paths=[],
         max_file_size="1kb",
         ssr_mode=False,
+        state_session_capacity=sessions.PAGES,
         mcp_server=False,
         run_history=False,
         enable_monitoring=False,

@@ -86,7 +86,7 @@ def _started(runs_dir: Path, called: str, chosen: str, *values: Any) -> list[Any
     except LabError as error:
         return [pieces.problem_of(error), gr.skip(), gr.skip(), gr.skip()]
     free = form.fresh(called, set(store.folders(runs_dir)) | {called})
-    return [_good(called), called, gr.Accordion(open=False), free]
+    return [_good(called), called, gr.update(open=False), free]
 
 
 def _demo(runs_dir: Path, pending: gr.State, token: gr.Textbox, told: gr.HTML) -> dict[str, Any]:
@@ -133,4 +133,4 @@ def _name_error(runs_dir: Path, name: str) -> str:
 def refill(parts: dict[str, Any], runs_dir: Path, config: RunConfig, name: str) -> list[Any]:
     """Values for `folded`, `recipe`, `name` and `fields` that show a config again, under a free name."""
     known = config.recipe if config.recipe in form.recipe_names() else DEFAULT
-    return [gr.Accordion(open=True), known, name, *form.fill(config)] if parts else []
+    return [gr.update(open=True), known, name, *form.fill(config)] if parts else []

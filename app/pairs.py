@@ -86,11 +86,11 @@ def _entered(runs_dir: Path, name: str, params: dict[str, str], before: str, at:
             return [gr.skip()] * 10
         offered = store.epochs(where)
         if not offered:
-            return ["", gr.Dropdown([], value=None), "", NO_PAIRS, HINT, -1, 0, "", "", stamp]
+            return ["", gr.update(choices=[], value=None), "", NO_PAIRS, HINT, -1, 0, "", "", stamp]
         mine = params if params.get("run", name) == name else {}
         asked = {"pair": f"{at}-{now}"} if same and at else mine
         at, line, word = _restored(where, asked, offered)
-        epochs = gr.Dropdown([(f"epoch {e}", e) for e in offered], value=at)
+        epochs = gr.update(choices=[(f"epoch {e}", e) for e in offered], value=at)
         return [word, epochs, *_opened(where, at, line, word), *_policy(where), stamp]
     except LabError as error:
         return ["", gr.skip(), "", pieces.problem_of(error), "", -1, 0, "", "", ""]
@@ -134,13 +134,13 @@ def _asked_for_tokens(runs_dir: Path, name: str, at: int | None, line: int, mode
             raise LabError("this page is older than the server: reload it")
         where = store.folder(runs_dir, name)
         if line < 0:
-            return [NO_PAIRS, gr.Timer(active=False)]
+            return [NO_PAIRS, gr.update(active=False)]
         if found := tokens.result(where, model, int(at or 1), line):
-            return [tokens.page(found), gr.Timer(active=False)]
+            return [tokens.page(found), gr.update(active=False)]
         tokens.ask(where, model, int(at or 1), line)
-        return [tokens.waiting(where, model), gr.Timer(active=True)]
+        return [tokens.waiting(where, model), gr.update(active=True)]
     except LabError as error:
-        return [pieces.problem_of(error), gr.Timer(active=False)]
+        return [pieces.problem_of(error), gr.update(active=False)]
 
 
 def _looked_for_tokens(runs_dir: Path, name: str, at: int | None, line: int, model: str) -> list[Any]:
@@ -148,11 +148,11 @@ def _looked_for_tokens(runs_dir: Path, name: str, at: int | None, line: int, mod
     try:
         where = store.folder(runs_dir, name)
         if found := tokens.result(where, model, int(at or 1), line):
-            return [tokens.page(found), gr.Timer(active=False)]
+            return [tokens.page(found), gr.update(active=False)]
         failed = tokens.failure(where, model)
-        return [pieces.problem_of(failed), gr.Timer(active=False)] if failed else [gr.skip(), gr.skip()]
+        return [pieces.problem_of(failed), gr.update(active=False)] if failed else [gr.skip(), gr.skip()]
     except LabError as error:
-        return [pieces.problem_of(error), gr.Timer(active=False)]
+        return [pieces.problem_of(error), gr.update(active=False)]
 
 
 def _restored(where: Path, params: dict[str, str], offered: list[int]) -> tuple[int, int, str]:

@@ -49,7 +49,7 @@ def build(runs_dir: Path, run: gr.Dropdown) -> Tab:
         acted = partial(_acted, runs_dir, change, done)
         button.click(acted, [run, token], [at.told, at.asking], js=SIGN, **QUIET).then(**redraw, **QUIET)
     at.remove.click(partial(_asked, runs_dir), run, [at.asked, at.asking], **QUIET)
-    at.no.click(lambda: gr.Row(visible=False), None, at.asking, **QUIET)
+    at.no.click(lambda: gr.update(visible=False), None, at.asking, **QUIET)
     reports.wire(at.report, partial(reports.of_run, runs_dir), [run], at.told)
     if parts:
         at.again.click(partial(_duplicated, runs_dir, parts), run, filled, **QUIET)
@@ -105,7 +105,7 @@ def _ticked(runs_dir: Path, name: str, expected: str, before: dict[str, Any]) ->
     """A tick: what has changed; a run that was just started is chosen as soon as its folder is there."""
     names = store.folders(runs_dir)
     if expected and expected in names:
-        return [*_drawn(runs_dir, expected, before), gr.Dropdown(list(names), value=expected), ""]
+        return [*_drawn(runs_dir, expected, before), gr.update(choices=list(names), value=expected), ""]
     return [*_drawn(runs_dir, name, before), gr.skip(), expected]
 
 
@@ -115,15 +115,15 @@ def _acted(runs_dir: Path, change: Callable[[Path, str], Any], done: str, name: 
         new_run.require(signature)
         change(runs_dir, name)
     except LabError as error:
-        return [pieces.problem_of(error), gr.Row(visible=False)]
-    return [f'<div class="good"><b>✓</b> {pieces.text(name)}: {done}</div>', gr.Row(visible=False)]
+        return [pieces.problem_of(error), gr.update(visible=False)]
+    return [f'<div class="good"><b>✓</b> {pieces.text(name)}: {done}</div>', gr.update(visible=False)]
 
 
 def _asked(runs_dir: Path, name: str) -> list[Any]:
     """The question before a run is deleted."""
     size = launcher.size(store.folder(runs_dir, name)) / 1e6
     what = f"<b>{pieces.text(name)}</b> with its {size:.1f} MB of traces, answers and weights"
-    return [f"Delete {what}? There is no way back.", gr.Row(visible=True)]
+    return [f"Delete {what}? There is no way back.", gr.update(visible=True)]
 
 
 def _duplicated(runs_dir: Path, parts: dict[str, Any], name: str) -> list[Any]:
@@ -138,7 +138,7 @@ def _picked(runs_dir: Path, parts: dict[str, Any], pick: str, signature: str) ->
     skipped = [gr.skip()] * (3 + len(form.FIELDS) if parts else 0)
     names = store.folders(runs_dir)
     if verb == "run":
-        return [gr.Dropdown(list(names), value=name) if name in names else gr.skip(), "", *skipped]
+        return [gr.update(choices=list(names), value=name) if name in names else gr.skip(), "", *skipped]
     try:
         new_run.require(signature)
         if verb == "mend":
@@ -184,9 +184,9 @@ def _view(runs_dir: Path, name: str | None) -> dict[str, tuple[Any, Callable[[],
     return {
         "list": (listed, lambda: listed),
         "head": (head, lambda: head),
-        "go": ((verb, can_go), lambda: gr.Button(verb, interactive=can_go)),
-        "halt": (can_stop, lambda: gr.Button(interactive=can_stop)),
-        "remove": (can_remove, lambda: gr.Button(interactive=can_remove)),
+        "go": ((verb, can_go), lambda: gr.update(value=verb, interactive=can_go)),
+        "halt": (can_stop, lambda: gr.update(interactive=can_stop)),
+        "remove": (can_remove, lambda: gr.update(interactive=can_remove)),
         "curves": (where.name + store.stamp(where / "metrics.jsonl"), lambda: _curves(where)),
         "accuracy": (where.name + scores, lambda: _accuracy(where)),
         "log": (where.name + store.stamp(where / "log.txt"), lambda: run_page.log(where)),
@@ -195,7 +195,7 @@ def _view(runs_dir: Path, name: str | None) -> dict[str, tuple[Any, Callable[[],
 
 
 def _nothing(listed: str, error: LabError) -> dict[str, tuple[Any, Callable[[], Any]]]:
-    off = ("", lambda: gr.Button(interactive=False))
+    off = ("", lambda: gr.update(interactive=False))
     blank = ("", lambda: "")
     return {
         "list": (listed, lambda: listed), "head": (str(error), lambda: pieces.problem_of(error)), "go": off,

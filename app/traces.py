@@ -62,7 +62,7 @@ def build(runs_dir: Path, run: gr.Dropdown) -> Tab:
             mine = params if params.get("run", name) == name else {}
             asked = {**dict(zip(FIELDS, values, strict=True)), "problem": now} if same else mine
             query = _restored(asked, offered)
-            widgets = [query.q, *(gr.Dropdown(offered[f], value=getattr(query, f)) for f in FIELDS[1:])]
+            widgets = [query.q, *(gr.update(choices=offered[f], value=getattr(query, f)) for f in FIELDS[1:])]
             return [*widgets, *_opened(where, asked.get("problem", ""), query), *_charts(where), stamp]
         except LabError as error:
             return [*[gr.skip()] * 7, "", pieces.problem_of(error), "", "", 0, "", "", "", ""]

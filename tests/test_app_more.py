@@ -9,6 +9,7 @@ import sys
 import pytest
 from app_server import DEMO, ROOT, free_port, open_tab, serving, violations
 
+from app import main, sessions
 from labkit import queueing, runs
 from labkit.report_page import MARK
 
@@ -174,3 +175,23 @@ def test_a_run_from_the_command_line_is_live_and_outlives_the_server(browser, tm
         run.terminate()
         run.wait(60)
         page.close()
+
+
+def test_a_page_that_stays_open_does_not_make_the_server_grow(browser, tmp_path):
+    shutil.copytree(DEMO, tmp_path / "one")
+    port = free_port()
+    app = main.launch(tmp_path, port, wait=False)[0]
+    try:
+        page = browser.new_page()
+        open_tab(page, f"http://127.0.0.1:{port}", "runs", run="one")
+        for number in range(2):  # so that ticks have something to say, and nothing in between
+            shutil.copytree(DEMO, tmp_path / f"more-{number}")
+            page.wait_for_selector(f"text=more-{number} >> visible=true")
+            page.wait_for_timeout(2500)
+        (session,) = app.state_holder.session_data.values()
+        assert set(session.blocks_config.blocks) == set(app.blocks.blocks)
+        assert set(session.config_values) == set(app.blocks.blocks)
+        assert app.state_holder.capacity == sessions.PAGES
+        page.close()
+    finally:
+        app.blocks.close()
