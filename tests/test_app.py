@@ -184,11 +184,15 @@ def test_a_bad_setting_is_refused_at_its_field(page, url):
 def test_a_run_is_started_watched_stopped_resumed_and_deleted_by_clicking(page, browser, url, runs_dir):
     open_tab(page, url, "runs", run="first")
     page.get_by_role("button", name="New run").click()
+    page.wait_for_function(
+        "document.querySelector('#set-name input, #set-name textarea')?.value"
+    )  # a free one comes late
     for field, value in {"name": "clicked", "problems": "2", "k": "2", "epochs": "30"}.items():
         page.locator(f"#set-{field}").locator("input, textarea").first.fill(value)
     page.get_by_role("button", name="All other settings").click()
     page.locator("#set-test_problems").locator("input, textarea").first.fill("2")
     page.locator("#set-checkpoint_steps input").fill("1")
+    page.wait_for_function("document.querySelector('#command')?.textContent.includes('distill clicked')")
     page.wait_for_function("document.querySelector('#command')?.textContent.includes('epochs=30')")
     page.click("#start")
     page.wait_for_selector("#run-head h2:has-text('clicked')", timeout=120_000)
