@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 TORCH := $(shell grep '^torch==' constraints.txt)
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: demo app lab test notebooks lint audit clean evidence evidence-quick evidence-tune evidence-ablate evidence-entropy evidence-smol evidence-smol-tune
+.PHONY: demo app lab test notebooks lint audit clean evidence evidence-quick evidence-tune evidence-ablate evidence-entropy evidence-smol evidence-smol-tune smol-teacher
 demo: .venv/ready
 	$(BIN)/labkit distill demo --recipe pocket
 
@@ -93,15 +93,18 @@ tune/%: .venv/ready
 SMOL_TEACHER = $(EVIDENCE_RUNS)/smol-teacher.shard-1-of-1/traces/teacher.jsonl
 SMOL = --recipe evidence/smol-pocket.yaml --set teacher=traces:$(SMOL_TEACHER) --runs-dir $(EVIDENCE_RUNS)
 SMOL_ROWS := zero-shot,single-cot,single-cot-steps,diverse-cot,diverse-cot-x2,orpo-off,orpo-on,orpo-mixed,orpo-sft-first
-evidence-smol: evidence-smol-tune
+evidence-smol: smol-teacher
 	$(LABKIT) methods evidence-smol $(SMOL) --seeds 3 --methods $(SMOL_ROWS)
 	$(LABKIT) report evidence-smol --runs-dir $(EVIDENCE_RUNS)
 
-evidence-smol-tune: .venv/ready-test
-	$(LABKIT) sample smol-teacher --shard 1/1 --recipe evidence/table.yaml --set method=diverse-cot --set problems=all \
-	  --set k=4 --set max_draws=8 --runs-dir $(EVIDENCE_RUNS)
+# its choices go into the recipe, as PLAN.md says (amendment 4), before the table above is run
+evidence-smol-tune: smol-teacher
 	$(foreach method,diverse-cot orpo,$(LABKIT) ablate evidence-smol-tune-$(method) $(SMOL) --set method=$(method) \
 	  --sweep learning_rate=2e-5,5e-5,1e-4 --seeds 1 --set seed=100 --set split=validation &&) true
+
+smol-teacher: .venv/ready-test
+	$(LABKIT) sample smol-teacher --shard 1/1 --recipe evidence/table.yaml --set method=diverse-cot --set problems=all \
+	  --set k=4 --set max_draws=8 --runs-dir $(EVIDENCE_RUNS)
 
 clean:
 	rm -rf .venv

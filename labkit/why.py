@@ -55,7 +55,7 @@ def policy(folder: Path) -> list[dict[str, float]]:
         rows.append(policy_row(epoch, {**counts, "initial": initial}, sampled))
 
 
-def policy_row(epoch: int, counts: Mapping[str, int], sampled: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+def policy_row(epoch: int, counts: Mapping[str, float], sampled: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
     """A row of `figures.policy_bars`: an epoch's `counts` and what the sampling before it dropped.
 
     `sampled`: the run's events of that name by stage; epoch 1 may have drawn its negatives from the teacher.

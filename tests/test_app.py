@@ -184,9 +184,8 @@ def test_a_bad_setting_is_refused_at_its_field(page, url):
 def test_a_run_is_started_watched_stopped_resumed_and_deleted_by_clicking(page, browser, url, runs_dir):
     open_tab(page, url, "runs", run="first")
     page.get_by_role("button", name="New run").click()
-    page.wait_for_function(
-        "document.querySelector('#set-name input, #set-name textarea')?.value"
-    )  # a free one comes late
+    # a free name comes a moment after the form
+    page.wait_for_function("document.querySelector('#set-name input, #set-name textarea')?.value")
     for field, value in {"name": "clicked", "problems": "2", "k": "2", "epochs": "30"}.items():
         page.locator(f"#set-{field}").locator("input, textarea").first.fill(value)
     page.get_by_role("button", name="All other settings").click()

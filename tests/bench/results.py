@@ -40,7 +40,6 @@ PRIMARY = (
 )
 PICTURES = Path(__file__).resolve().parents[2] / "evidence" / "pictures"
 PAUSE = 600.0  # seconds
-WORDS = {"shown": "shown", "opposite": "the opposite", "open": "open"}
 Cells = Mapping[tuple[str, int], Path]
 
 
@@ -76,7 +75,8 @@ def claims(found: Sequence[groups.Contrast]) -> str:
             [
                 (f"{one.claim} " if one.claim.startswith("H") else "") + f"{one.better} − {one.than}",
                 points(one.difference), f"{points(one.low)} … {points(one.high)}", " ".join(map(points, one.by_seed)),
-                *("" if p is None else f"{p:.2g}" for p in (one.p, one.p_holm)), WORDS[groups.finding(one)],
+                *("" if p is None else f"{p:.2g}" for p in (one.p, one.p_holm)),
+                groups.finding(one).replace("opposite", "the opposite"),
             ]
             for one in found
         ],
@@ -89,6 +89,19 @@ def reasons(cells: Cells) -> str:
     head = ["method", "log p chosen", "log p rejected", "1/(1−p) chosen", "1/(1−p) rejected", "weight", "nats/token"]
     body = [[row["method"], *(f"{row[field]:.2f}" for field in fields)] for row in why.summary(cells)]
     return markdown(head, body)
+
+
+def errors(cells: Cells) -> dict[str, dict[str, float]]:
+    """Method -> share of each kind of answer, where the generator knows the misconception."""
+    folder = next(iter(cells.values()))
+    problems = {one.id: one for one in runs.records(folder, "problems.jsonl", Problem)}
+    return why.error_types(groups.answers(cells), problems)
+
+
+def kinds(found: Mapping[str, Mapping[str, float]]) -> str:
+    """The same as a table, in %."""
+    body = [[method, *(f"{100 * share:.1f}" for share in shares.values())] for method, shares in found.items()]
+    return markdown(["method", *why.KINDS], body)
 
 
 def ablation(cells: Cells) -> str:
@@ -142,6 +155,7 @@ def sections(runs_dir: Path) -> Iterator[tuple[str, str]]:
             yield "primary hypotheses", claims(groups.contrasts(said, PRIMARY))
             yield "all comparisons (Holm over all)", claims(groups.contrasts(said))
             yield "why", reasons(cells)
+            yield "how answers ended, where a misconception is known", kinds(errors(cells))
     if told := worlds(runs_dir):
         yield "does contrast lose less where the student is less sure?", told
     for name in SWEEPS:
@@ -156,10 +170,8 @@ def figures(runs_dir: Path) -> Iterator[tuple[str, Any]]:
         cells = groups.cells(runs_dir, name)
         if groups.table(cells):
             yield name, method_dots(groups.by_seed(cells))
-            folder = next(iter(cells.values()))
-            problems = {one.id: one for one in runs.records(folder, "problems.jsonl", Problem)}
-            if kinds := why.error_types(groups.answers(cells), problems):
-                yield f"{name}-errors", error_bars(kinds)
+            if found := errors(cells):
+                yield f"{name}-errors", error_bars(found)
     for name in SWEEPS:
         if found := sweeps.points(groups.cells(runs_dir, name)):
             yield name, sweep_curves(found)
