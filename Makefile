@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 TORCH := $(shell grep '^torch==' constraints.txt)
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: demo app lab test notebooks lint audit clean evidence evidence-quick evidence-tune evidence-ablate evidence-entropy evidence-smol evidence-smol-tune smol-teacher
+.PHONY: demo app lab test notebooks lint audit clean evidence evidence-quick evidence-tune evidence-ablate evidence-entropy evidence-smol evidence-smol-tune evidence-kept smol-teacher
 demo: .venv/ready
 	$(BIN)/labkit distill demo --recipe pocket
 
@@ -61,6 +61,10 @@ evidence-quick: .venv/ready
 evidence: evidence-ablate
 	$(LABKIT) methods evidence --recipe evidence/table.yaml --seeds $(SEEDS) --methods $(ROWS),$(BEYOND) --students $(STUDENTS) $(WHERE)
 	$(foreach name,student-neox student-qwen,$(LABKIT) report evidence-$(name) --runs-dir $(EVIDENCE_RUNS) &&) true
+
+# the finished runs that the repository keeps, laid out as runs: their tables need no run, and their groups go on
+evidence-kept: .venv/ready-test
+	$(BIN)/python -m tests.bench.kept unpack --runs-dir $(EVIDENCE_RUNS)
 
 # the same question in a world where the student is no surer of a token than a real model is
 ENTROPY_ROWS := zero-shot,diverse-cot,diverse-cot-x2,orpo-off,orpo-on,orpo-mixed,orpo-sft-first,orpo-near,orpo-oracle

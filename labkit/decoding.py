@@ -173,7 +173,7 @@ def _cut(tokens: list[int], logprobs: np.ndarray, ends: Sequence[int]) -> Said:
 
 def sensible_batch(model: PreTrainedModel) -> int:
     """Draws at a time: more for small models, whose steps cost the same for many."""
-    return 256 if model.num_parameters() < _SMALL else 128
+    return 1024 if model.num_parameters() < _SMALL else 128
 
 
 def sensible_kv_tokens(model: PreTrainedModel) -> int:

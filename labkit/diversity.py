@@ -9,12 +9,18 @@ from itertools import count
 
 from rapidfuzz.distance import LCSseq
 
-_SPACED = bytes(code if chr(code).isascii() and chr(code).isalnum() else 32 for code in range(256))
+_SPACED = bytes(ord(chr(code).lower()) if code < 128 and chr(code).isalnum() else 32 for code in range(256))
 
 
 def words(text: str) -> list[str]:
     """Lower-cased runs of ASCII letters and digits: the tokens that rouge-score compares."""
-    return text.lower().encode("ascii", "replace").translate(_SPACED).decode("ascii").split()
+    return _spaced(text).decode("ascii").split()
+
+
+def _spaced(text: str) -> bytes:
+    """Lower case, a space for all but ASCII letters and digits."""
+    whole = text if text.isascii() else text.lower()  # the sign for Kelvin, say, is a k in lower case
+    return whole.encode("ascii", "replace").translate(_SPACED)
 
 
 def rouge_l(first: Sequence[str], second: Sequence[str]) -> float:
@@ -34,11 +40,11 @@ class NearCopies:
     def __init__(self, threshold: float):
         self.threshold = threshold
         self.kept: list[str] = []  # each word one character: strings are compared several times faster than lists
-        self._characters: dict[str, str] = defaultdict(map(chr, count()).__next__)
+        self._characters: dict[bytes, str] = defaultdict(map(chr, count()).__next__)
 
     def admit(self, text: str) -> tuple[bool, float]:
         """Whether the trace is kept, and its highest ROUGE-L F1 with one kept before; kept, it counts from then on."""
-        tokens = "".join(map(self._characters.__getitem__, words(text)))
+        tokens = "".join(map(self._characters.__getitem__, _spaced(text).split()))
         rouge = max((rouge_l(other, tokens) for other in self.kept), default=0.0)
         kept = rouge <= self.threshold
         if kept:

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from labkit import method_rows, sweeps
+from labkit import distill, groups, method_rows, runs, sweeps, why
 from labkit.config import configure, parse_changes, recipe
+from labkit.records import LabError, Problem
 from labkit.statistics import detectable
-from tests.bench import results
+from tests.app_server import DEMO
+from tests.bench import kept, results
 
 ROOT = Path(__file__).resolve().parents[1]
 PLAN = (ROOT / "evidence" / "PLAN.md").read_text(encoding="utf-8")
@@ -59,3 +61,29 @@ def test_the_plans_hypotheses_are_rows_of_the_table_and_its_power_is_computed():
     assert hypotheses == [claim[:2] for claim in results.PRIMARY]
     told = [round(100 * detectable(6000, 5, 0.2, spread), 1) for spread in (0.01, 0.02, 0.03)]
     assert "{} , {} or {} points".format(*told).replace(" ,", ",") in PLAN
+
+
+def test_a_kept_run_gives_the_same_tables_and_reads_as_finished(tmp_path):
+    """What the repository holds of a run is enough for every table of the results, on a machine that never ran it."""
+    ran, read = tmp_path / "ran", tmp_path / "read"
+    shutil.copytree(DEMO, ran / "group.orpo-mixed.s0")
+    shutil.copytree(DEMO, ran / "group.diverse-cot.s0")
+    runs.write_status(ran / "group.diverse-cot.s0", state="stopped")
+    assert kept.pack(ran, "group", tmp_path) == 1  # the other one is not finished
+    assert kept.unpack(read, tmp_path) == ["group.orpo-mixed.s0"]
+
+    cells, again = groups.cells(ran, "group"), groups.cells(read, "group")
+    assert list(again) == [("orpo-mixed", 0)]
+    folder = again["orpo-mixed", 0]
+    assert groups.table(again) == groups.table(cells) and groups.table(again)
+    problems = {one.id: one for one in runs.records(folder, "problems.jsonl", Problem)}
+    assert why.error_types(groups.answers(again), problems) == why.error_types(groups.answers(cells), problems)
+    assert groups.tokens(again) == groups.tokens(cells)
+    (whole,), (small,) = why.summary(cells), why.summary(again)
+    assert small.pop("method") == whole.pop("method")
+    assert small == pytest.approx(whole, rel=1e-3)
+    assert distill.run(folder) == "done"
+
+    assert kept.unpack(read, tmp_path) == []  # never over a run that is there
+    with pytest.raises(LabError, match="no run of a group other"):
+        kept.pack(ran, "other", tmp_path)
