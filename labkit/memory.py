@@ -30,7 +30,7 @@ def kept_per_token(model: PreTrainedModel) -> float:
         if storage.data_ptr() not in parameters:
             kept[storage.data_ptr()] = storage.nbytes()
             held.append(storage)
-        return tensor
+        return tensor.detach()  # a node that keeps its own output would keep itself, and the model, for ever
 
     ids = torch.arange(_TOKENS, device=model.device)[None] % model.config.get_text_config().vocab_size
     training = model.training

@@ -1,5 +1,8 @@
 """What a training step takes is told beforehand, and is about what it then takes."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 from transformers import GemmaConfig, GemmaForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
@@ -58,6 +61,16 @@ def test_asking_leaves_the_model_as_it_was():
     model = SHAPES["llama"]().train()
     memory.needed(model, 64, checkpointing=False)
     assert model.training and all(p.grad is None for p in model.parameters())
+
+
+def test_asking_does_not_keep_the_model_alive():
+    """A table of methods asks once per run, in one process."""
+    model = SHAPES["llama"]()
+    memory.needed(model, 256, checkpointing=False)
+    gone = weakref.ref(next(model.parameters()))
+    del model
+    gc.collect()
+    assert gone() is None
 
 
 def test_where_it_does_not_fit_the_line_says_what_would():

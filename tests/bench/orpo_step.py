@@ -291,7 +291,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder with gsm8k/train.jsonl and medqa_usmle_4opt/train.jsonl")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--cases", nargs="+", default=list(CASES), help="gsm8k or medqa, and pairs per prompt")
-    parser.add_argument("--max-tokens", type=int, default=1024, help="token budget of our micro-batches")
+    parser.add_argument("--max-tokens", type=int, default=768, help="token budget of our micro-batches")
     parser.add_argument("--trl-batch", type=int, default=4, help="triplets in each of TRL's accumulated batches")
     parser.add_argument("--checkpointing", action="store_true", help="gradient checkpointing on both sides")
     parser.add_argument("--layers", type=int, help="a random model of fewer layers, to try the bench out")
