@@ -175,7 +175,14 @@ def check(given: Any, holds: Callable[[Any], bool], hint: str) -> None:
     """Say whether an exercise's answer is right; `...` (not answered yet) is no mistake, a wrong one gets the hint."""
     if given is ...:
         print("Waiting for your answer: put it in place of the dots above, run both cells again.")
-    elif holds(given):
+    elif _holds(given, holds):
         print("Right.")
     else:
         print(f"Not yet. Hint: {hint}")
+
+
+def _holds(given: Any, holds: Callable[[Any], bool]) -> bool:
+    try:
+        return bool(holds(given))
+    except Exception:  # an answer of another kind than the question asks for: a wrong one, not a traceback
+        return False
