@@ -73,7 +73,9 @@ def test_log_probabilities_are_those_that_training_sees():
     assert found == pytest.approx(float(logps.mean())) and found < 0
 
 
-@pytest.mark.parametrize(("given", "said"), [(..., "Waiting"), (4, "Right."), (5, "Not yet. Hint: two and two"), ("4", "Not yet.")])
+@pytest.mark.parametrize(
+    ("given", "said"), [(..., "Waiting"), (4, "Right."), (5, "Not yet. Hint: two and two"), ("4", "Not yet.")]
+)
 def test_an_exercise_answers(given, said, capsys):
     lessons.check(given, lambda value: value - 1 == 3, "two and two")
     assert capsys.readouterr().out.startswith(said)
