@@ -20,7 +20,11 @@ demo: .venv/ready
 app: .venv/ready
 	$(BIN)/labkit app
 
+# nobody is asked for news or for newer versions: nothing leaves the machine
 lab: .venv/ready
+	@mkdir -p .venv/share/jupyter/lab/settings
+	@echo '{"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": false}}' \
+	  > .venv/share/jupyter/lab/settings/overrides.json
 	$(BIN)/jupyter lab --notebook-dir notebooks
 
 notebooks: .venv/ready-test
