@@ -168,14 +168,33 @@ def best(rows: Sequence[Mapping[str, Any]], said: Said) -> dict[str, str]:
     return found
 
 
-def tokens(cells: Mapping[tuple[str, int], Path]) -> dict[str, float]:
-    """Method -> training tokens of a finished run, mean over seeds: the sum of `training.tokens` over its steps."""
-    found: dict[str, list[int]] = {}
+def costs(cells: Mapping[tuple[str, int], Path]) -> dict[str, dict[str, float]]:
+    """Method -> what a finished run took, mean over seeds: `steps`, `seconds` in them, training `tokens` (the sum of
+    `training.tokens`), and the `teacher draws` and `student draws` made for it, without those copied from another run.
+    """
+    found: dict[str, list[dict[str, float]]] = {}
     for (method, _), folder in cells.items():
         if finals(folder):
-            counted = sum(row.get("tokens", 0) for row in runs.rows(folder / "metrics.jsonl"))
-            found.setdefault(method, []).append(counted)
-    return {method: float(np.mean(counts)) for method, counts in found.items()}
+            found.setdefault(method, []).append(_cost(folder))
+    return {
+        method: {name: float(np.mean([one[name] for one in each])) for name in each[0]}
+        for method, each in found.items()
+    }
+
+
+def _cost(folder: Path) -> dict[str, float]:
+    lines = list(runs.rows(folder / "metrics.jsonl"))
+    cost: dict[str, float] = {
+        "steps": len(lines),
+        "seconds": sum(line.get("seconds", 0.0) for line in lines),
+        "tokens": sum(line.get("tokens", 0) for line in lines),
+        "teacher draws": 0,
+        "student draws": 0,
+    }
+    for event in runs.rows(folder / "events.jsonl"):
+        if event["event"] == "sampled" and "copied_from" not in event:
+            cost[f"{event['stage'].split('-')[0]} draws"] += event["draws"]
+    return cost
 
 
 def summary(name: str, cells: Mapping[tuple[str, int], Path]) -> dict[str, Any]:
@@ -188,6 +207,6 @@ def summary(name: str, cells: Mapping[tuple[str, int], Path]) -> dict[str, Any]:
         "rows": rows,
         "best": best(rows, said),
         "claims": [asdict(one) | {"finding": finding(one)} for one in contrasts(said)],
-        "tokens": tokens(cells),
+        "tokens": {method: cost["tokens"] for method, cost in costs(cells).items()},
         "paper": published.of_student(config.student),
     }

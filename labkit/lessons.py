@@ -23,12 +23,13 @@ from labkit import distill, method_rows, methods, runs, sampling
 from labkit.answers import Grader, grade
 from labkit.config import RunConfig, recipe
 from labkit.diversity import distinct_n
-from labkit.generation import Generator
+from labkit.generation import Generator, Request, Settings
 from labkit.markup import differences
 from labkit.models import Model, Tokenizer
 from labkit.orpo import encode_response, token_logps
 from labkit.packing import Example
 from labkit.prompting import prompt_ids
+from labkit.prompts import prompt
 from labkit.records import Answer, Completion, LabError, Problem, Trace, Triplet
 from labkit.stages import Lab
 
@@ -119,6 +120,17 @@ def draws(speaker: Generator, problems: Sequence[Problem], side: str, want: str,
     job = sampling.Job(stage, side, 0, want)
     found = sampling.sample(speaker, problems, [config.k] * len(problems), job, config)
     return [trace for chunk in found for trace in chunk]
+
+
+def answered(
+    speaker: Generator, problems: Sequence[Problem], n: int, temperature: float, config: RunConfig
+) -> list[tuple[list[Completion], list[str]]]:
+    """`n` draws of each problem and their verdicts, whatever they are: nothing is searched for, nothing thrown away."""
+    requests = [
+        Request(one.id, prompt(one, config.instruction), tuple(f"0/{one.id}/{i}" for i in range(n))) for one in problems
+    ]
+    said = speaker.generate(requests, Settings(temperature, max_new_tokens=config.max_new_tokens))
+    return [(draws, [grade(one, problem)[0] for one in draws]) for problem, draws in zip(problems, said, strict=True)]
 
 
 def marked(text: str, other: str) -> str:

@@ -28,6 +28,17 @@ TABLE: dict[str, dict[str, tuple[float, ...]]] = {
     },
 }
 
+ROWS = {  # the paper's name -> the lab's, see labkit.method_rows
+    "off-policy ORPO": "orpo-off",
+    "on-policy ORPO": "orpo-on",
+    "mixed-policy ORPO": "orpo-mixed",
+}
+
+
+def means(family: str) -> dict[str, float]:
+    """The lab's name of a row -> mean of the paper's five accuracies, as a fraction; `family`: one of `STUDENTS`."""
+    return {ROWS.get(row, row): sum(values) / 100 / len(values) for row, values in TABLE[family].items()}
+
 
 def of_student(student: str) -> dict[str, dict[str, float]] | None:
     """The paper's rows for a student's spec: method -> benchmark (and mean) -> fraction; None for other students."""

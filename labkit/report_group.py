@@ -38,12 +38,12 @@ def seeds_said(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def methods(cells: Cells, rows: Sequence[Mapping[str, Any]], said: Said) -> str:
     """The table of methods, best ones marked only beyond doubt, and every seed as a dot."""
-    columns, counted = groups.columns(rows), groups.tokens(cells)
+    columns, costs = groups.columns(rows), groups.costs(cells)
     best = groups.best(rows, said)
     body = [
         [
             text(row["method"]), *(_cell(row, column, best) for column in columns), str(row["seeds"]),
-            f"{counted.get(row['method'], 0) / 1e6:.3f}",
+            f"{costs[row['method']]['tokens'] / 1e6:.3f}",
         ]
         for row in rows
     ]  # fmt: skip

@@ -57,6 +57,18 @@ def test_an_own_verifier_decides_in_sampling_and_in_evaluation(small):
     assert drawn and all(trace.outcome != "correct" for trace in drawn) and any(t.use == "kept" for t in drawn)
 
 
+def test_answered_gives_every_draw_of_every_question_with_its_verdict(small):
+    speaker = TransformersGenerator(*models.load(small.student), small.student)
+    asked = benchmarks.load("pocket_arc", "test")[:3]
+    found = lessons.answered(speaker, asked, 4, 0.8, small)
+    assert [len(draws) for draws, _ in found] == [4, 4, 4]
+    for problem, (draws, verdicts) in zip(asked, found, strict=True):
+        assert verdicts == [grade(draw, problem)[0] for draw in draws] and len({draw.text for draw in draws}) > 1
+    again = lessons.answered(speaker, asked[1:], 2, 0.8, small)
+    told = [[draw.text for draw in draws] for draws, _ in (again[0], found[1])]
+    assert told[0] == told[1][:2]  # a draw is addressed: neither its company nor how many are asked for matters
+
+
 def both(lab):
     """Evaluate and sample the student's wrong traces."""
     evaluate(lab)

@@ -36,8 +36,16 @@ def test_matched_rows_take_equal_steps_and_at_least_the_compute_of_orpo(matched)
     steps = {name: len(list(runs.rows(folder / "metrics.jsonl"))) for (name, _), folder in matched.items()}
     assert steps["single-cot-steps"] == steps["diverse-cot"] == steps["orpo-mixed"]
     assert steps["diverse-cot-x2"] == 2 * steps["diverse-cot"]
-    counted = groups.tokens(matched)
-    assert counted["diverse-cot"] < counted["orpo-mixed"] <= counted["diverse-cot-x2"]
+    costs = groups.costs(matched)
+    assert {name: cost["steps"] for name, cost in costs.items()} == steps
+    assert costs["diverse-cot"]["tokens"] < costs["orpo-mixed"]["tokens"] <= costs["diverse-cot-x2"]["tokens"]
+
+
+def test_a_draw_is_counted_for_the_run_that_made_it(matched):
+    costs = groups.costs(matched).items()
+    drawn = {name: (cost["teacher draws"] > 0, cost["student draws"] > 0) for name, cost in costs}
+    assert drawn.pop("single-cot-steps") == (True, False)  # the first one: its traces are copied into the others
+    assert drawn.pop("orpo-mixed") == (False, True) and set(drawn.values()) == {(False, False)}
 
 
 def test_the_table_says_what_the_runs_say_and_marks_no_best_without_proof(matched):

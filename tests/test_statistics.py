@@ -12,6 +12,7 @@ from labkit.statistics import (
     paired_bootstrap,
     questions_needed,
     seeds_needed,
+    t_interval,
     t_test,
     wilson,
 )
@@ -87,11 +88,14 @@ def test_t_over_seeds_equals_scipy(n):
         changes = rng.normal(shift, 1.0, n)
         expected = stats.ttest_1samp(changes, 0.0)
         assert t_test(changes) == pytest.approx((expected.statistic, expected.pvalue), abs=1e-9)
+        interval = expected.confidence_interval(0.95)
+        assert t_interval(changes) == pytest.approx((changes.mean(), *interval), abs=1e-9)
 
 
 def test_t_says_nothing_of_one_seed_and_is_sure_where_all_agree():
     assert t_test([0.3]) == (0.0, 1.0) and t_test([0.0, 0.0]) == (0.0, 1.0)
     assert t_test([0.25, 0.25])[1] == 0.0
+    assert t_interval([0.3]) == (0.3, -np.inf, np.inf) and t_interval([0.25, 0.25]) == (0.25, 0.25, 0.25)
 
 
 def test_the_macro_average_has_the_interval_of_its_parts():

@@ -52,7 +52,7 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def methods(cells: Cells) -> str:
     """Accuracy per method and benchmark, mean and sd over seeds; the best of a column only where that is sure."""
     rows, said = groups.table(cells), groups.answers(cells)
-    best, names, tokens = groups.best(rows, said), groups.columns(rows), groups.tokens(cells)
+    best, names, costs = groups.best(rows, said), groups.columns(rows), groups.costs(cells)
 
     def cell(row: Mapping[str, Any], name: str) -> str:
         value = f"{100 * row[name]:.1f} ± {100 * (row[f'{name}_sd'] or 0):.1f}"
@@ -60,9 +60,12 @@ def methods(cells: Cells) -> str:
 
     head = ["method", *(name.removeprefix("pocket_") for name in names), "seeds", "Mtokens"]
     body = [
-        [row["method"], *(cell(row, name) for name in names), str(row["seeds"]), f"{tokens[row['method']] / 1e6:.2f}"]
+        [
+            row["method"], *(cell(row, name) for name in names), str(row["seeds"]),
+            f"{costs[row['method']]['tokens'] / 1e6:.2f}",
+        ]
         for row in rows
-    ]
+    ]  # fmt: skip
     return markdown(head, body)
 
 
