@@ -48,14 +48,16 @@ audit: .venv/ready-test
 # --- the evidence: every line is a resumable group of runs, see evidence/PLAN.md ------------------------------------
 JOBS ?= 2
 SEEDS ?= 5
+FEW ?= 3
 EVIDENCE_RUNS ?= runs
 STUDENTS := pocket:student-neox,pocket:student-qwen
 LABKIT = $(BIN)/labkit
 WHERE = --runs-dir $(EVIDENCE_RUNS) --jobs $(JOBS)
 QUICK_ROWS := zero-shot,single-cot,diverse-cot,diverse-cot-x2,orpo-off,orpo-mixed
-BEYOND := orpo-sft-first,orpo-differing,orpo-near,orpo-linear,orpo-cosine,orpo-past,orpo-oracle,diverse-cot-errors,orpo-hard-k,cpo,simpo,kto
+BEYOND := diverse-cot,diverse-cot-x2,orpo-mixed,orpo-sft-first,orpo-differing,orpo-near,orpo-linear,orpo-cosine,orpo-past,orpo-oracle,diverse-cot-errors,orpo-hard-k,cpo,simpo,kto
 ROWS := zero-shot,single-cot,single-cot-steps,single-cot-x2,diverse-cot,diverse-cot-x2,orpo-off,orpo-on,orpo-mixed
-SWEEPS := k phi lam temperature rouge_threshold negatives nll_span unparsed_negatives sft_epochs
+FIRST := lam unparsed_negatives
+SWEEPS := sft_epochs phi k negatives nll_span rouge_threshold temperature
 
 evidence-quick: .venv/ready
 	$(LABKIT) methods evidence-quick --recipe evidence/quick.yaml --seeds 2 --methods $(QUICK_ROWS) --students $(STUDENTS) $(WHERE)
@@ -63,34 +65,32 @@ evidence-quick: .venv/ready
 	$(foreach name,evidence-quick-student-neox evidence-quick-student-qwen evidence-quick-lam,$(LABKIT) report $(name) --runs-dir $(EVIDENCE_RUNS) &&) true
 
 evidence: evidence-ablate
-	$(LABKIT) methods evidence --recipe evidence/table.yaml --seeds $(SEEDS) --methods $(ROWS),$(BEYOND) --students $(STUDENTS) $(WHERE)
-	$(foreach name,student-neox student-qwen,$(LABKIT) report evidence-$(name) --runs-dir $(EVIDENCE_RUNS) &&) true
+	$(LABKIT) methods evidence --recipe evidence/table.yaml --seeds $(SEEDS) --methods $(ROWS),orpo-sft-first --students $(STUDENTS) $(WHERE)
+	$(LABKIT) methods evidence-beyond --recipe evidence/table.yaml --seeds $(FEW) --methods $(BEYOND) $(WHERE)
+	$(foreach name,evidence-student-neox evidence-student-qwen evidence-beyond,$(LABKIT) report $(name) --runs-dir $(EVIDENCE_RUNS) &&) true
 
 # the finished runs that the repository keeps, laid out as runs: their tables need no run, and their groups go on
 evidence-kept: .venv/ready-test
 	$(BIN)/python -m tests.bench.kept unpack --runs-dir $(EVIDENCE_RUNS)
 
 # the same question in a world where the student is no surer of a token than a real model is
-ENTROPY_ROWS := zero-shot,diverse-cot,diverse-cot-x2,orpo-off,orpo-on,orpo-mixed,orpo-sft-first,orpo-near,orpo-oracle
+ENTROPY_ROWS := diverse-cot,diverse-cot-x2,orpo-mixed,orpo-sft-first
 evidence-entropy: .venv/ready
 	$(LABKIT) methods evidence-entropy --recipe evidence/entropy.yaml --seeds $(SEEDS) --methods $(ENTROPY_ROWS) $(WHERE)
-	$(LABKIT) ablate evidence-entropy-lam --recipe evidence/entropy.yaml --seeds $(SEEDS) --sweep lam --set split=validation $(WHERE)
+	$(LABKIT) ablate evidence-entropy-lam --recipe evidence/entropy.yaml --seeds $(FEW) --sweep lam=0,0.1,0.3,1 --set split=validation $(WHERE)
 	$(foreach name,evidence-entropy evidence-entropy-lam,$(LABKIT) report $(name) --runs-dir $(EVIDENCE_RUNS) &&) true
 
 evidence-ablate: .venv/ready
-	$(LABKIT) ablate evidence-ablations --recipe evidence/table.yaml --seeds $(SEEDS) $(SWEEPS:%=--sweep %) --set split=validation $(WHERE)
-	$(LABKIT) ablate evidence-oracle-lam --recipe evidence/table.yaml --seeds $(SEEDS) --sweep lam=0,0.01,0.03,0.1,0.3,1 \
+	$(LABKIT) ablate evidence-ablations --recipe evidence/table.yaml --seeds $(SEEDS) $(FIRST:%=--sweep %) --set split=validation $(WHERE)
+	$(LABKIT) ablate evidence-ablations --recipe evidence/table.yaml --seeds $(FEW) $(SWEEPS:%=--sweep %) --set split=validation $(WHERE)
+	$(LABKIT) ablate evidence-oracle-lam --recipe evidence/table.yaml --seeds $(FEW) --sweep lam=0.03,0.3,1 \
 	  --set contrast=wrong-step --set partner=nearest --set split=validation $(WHERE)
 	$(foreach name,evidence-ablations evidence-oracle-lam,$(LABKIT) report $(name) --runs-dir $(EVIDENCE_RUNS) &&) true
 
 # equal budgets: three learning rates, and three values of one more setting, two seeds, on the validation split
-TUNED := $(foreach student,neox qwen,$(foreach row,diverse-cot diverse-cot-x2 orpo-off orpo-on orpo-mixed orpo-sft-first,$(student)/$(row)))
-TUNE_diverse-cot = --set method=diverse-cot --sweep batch=16,32,64
+TUNED := neox/diverse-cot-x2 neox/orpo-mixed
 TUNE_diverse-cot-x2 = --set method=diverse-cot --set epochs=10 --sweep batch=16,32,64
-TUNE_orpo-off = --set phi=0 --sweep lam=0.1,0.3,1
-TUNE_orpo-on = --set phi=1 --sweep lam=0.1,0.3,1
 TUNE_orpo-mixed = --set phi=0.5 --sweep lam=0.1,0.3,1
-TUNE_orpo-sft-first = --set phi=1 --set sft_epochs=3 --set lam=0.1 --sweep lam=0.03,0.1,0.3
 evidence-tune: $(TUNED:%=tune/%)
 
 tune/%: .venv/ready
@@ -100,9 +100,9 @@ tune/%: .venv/ready
 # a pretrained student on the pocket benchmarks in plain English; its teacher's traces of every training question first
 SMOL_TEACHER = $(EVIDENCE_RUNS)/smol-teacher.shard-1-of-1/traces/teacher.jsonl
 SMOL = --recipe evidence/smol-pocket.yaml --set teacher=traces:$(SMOL_TEACHER) --runs-dir $(EVIDENCE_RUNS)
-SMOL_ROWS := zero-shot,single-cot,single-cot-steps,diverse-cot,diverse-cot-x2,orpo-off,orpo-on,orpo-mixed,orpo-sft-first
+SMOL_ROWS := zero-shot,diverse-cot,diverse-cot-x2,orpo-mixed,orpo-sft-first
 evidence-smol: smol-teacher
-	$(LABKIT) methods evidence-smol $(SMOL) --seeds 3 --methods $(SMOL_ROWS)
+	$(LABKIT) methods evidence-smol $(SMOL) --seeds 2 --methods $(SMOL_ROWS)
 	$(LABKIT) report evidence-smol --runs-dir $(EVIDENCE_RUNS)
 
 # its choices go into the recipe, as PLAN.md says (amendment 4), before the table above is run
