@@ -88,3 +88,9 @@ def test_a_kept_run_gives_the_same_tables_and_reads_as_finished(tmp_path):
     assert kept.unpack(read, tmp_path) == []  # never over a run that is there
     with pytest.raises(LabError, match="no run of a group other"):
         kept.pack(ran, "other", tmp_path)
+
+
+@pytest.mark.skipif(not (kept.KEPT.parents[1] / ".git").exists(), reason="not a clone")
+def test_git_takes_what_is_kept():
+    asked = ["git", "check-ignore", "--quiet", "--no-index", str(kept.KEPT / "a-group.tar.xz")]
+    assert subprocess.run(asked, cwd=kept.KEPT.parents[1], check=False).returncode == 1
