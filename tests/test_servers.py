@@ -63,9 +63,11 @@ def test_a_server_that_is_gone_is_one_line():
 
 
 def test_retry_after_is_waited_for_by_everybody_in_seconds_and_as_a_date():
-    date = format_datetime(datetime.now(UTC) + timedelta(seconds=1.9), usegmt=True)
-    for after, least in (("0.4", 0.4), (date, 0.5)):
-        with fake(lambda body, n, after=after: (429, {"retry-after": after}, {}) if n == 0 else reply()) as (
+    def date():  # when the server is asked: whole seconds, so 0.9 to 1.9 s from then
+        return format_datetime(datetime.now(UTC) + timedelta(seconds=1.9), usegmt=True)
+
+    for after, least in ((lambda: "0.4", 0.4), (date, 0.5)):
+        with fake(lambda body, n, after=after: (429, {"retry-after": after()}, {}) if n == 0 else reply()) as (
             spec,
             state,
         ):
