@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 import os
 import zlib
+from array import array
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import wraps
 from pathlib import Path
+from threading import Lock
 from typing import Any, TypeVar
 
 import numpy as np
@@ -356,39 +358,51 @@ def metrics(where: Path) -> dict[str, np.ndarray]:
 
 @newest(8)
 def _metrics(path: Path, stamp: tuple[int, int]) -> dict[str, np.ndarray]:
-    known = _grown.get(path)
-    start, rows = known if known and _stamp(path)[1] >= known[0] and _starts_same(path, known) else (0, [])
-    for offset, line in _lines(path, start) if path.exists() else ():
-        rows.append(_metric(path, offset, line))
-        start = offset + len(line)
-    _grown[path] = start, rows
-    for old in list(_grown)[:-8]:
-        _grown.pop(old, None)
-    fields = list(dict.fromkeys(key for row in rows[:1] + rows[-1:] for key in row))
-    return {field: np.array([row.get(field, np.nan) for row in rows], np.float64) for field in fields}
+    if not path.exists():
+        return {}
+    with _reading:  # tabs ask at the same time, and one reader leaves to the next what it has read
+        known = _grown.pop(path, None)
+        if known is None or _stamp(path)[1] < known.size or not _starts_same(path, known):
+            known = _Grown()
+        _grown[path] = known
+        for old in list(_grown)[:-8]:
+            del _grown[old]
+        for offset, line in _lines(path, known.size):
+            known.add(_metric(path, offset, line), line)
+        return {name: np.array(column) for name, column in known.columns.items()}
 
 
-def _metric(path: Path, offset: int, line: bytes) -> dict[str, Any]:
+@dataclass
+class _Grown:
+    """What was read of a metrics file: 8 bytes a number, since a run of many steps may be watched for days."""
+
+    size: int = 0  # bytes
+    rows: int = 0
+    last: bytes = b""  # line
+    columns: dict[str, array[float]] = field(default_factory=dict)
+
+    def add(self, row: dict[str, float], line: bytes) -> None:
+        for name in [name for name in row if name not in self.columns]:
+            self.columns[name] = array("d", [np.nan] * self.rows)
+        for name, column in self.columns.items():
+            column.append(row.get(name, np.nan))
+        self.size, self.rows, self.last = self.size + len(line), self.rows + 1, line
+
+
+_reading = Lock()
+_grown: dict[Path, _Grown] = {}
+
+
+def _metric(path: Path, offset: int, line: bytes) -> dict[str, float]:
     try:
         row = json.loads(line)
-        np.array(list(row.values()), np.float64)
+        return dict(zip(row, np.array(list(row.values()), np.float64), strict=True))
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise LabError(f"{path}, byte {offset}: damaged line ({error!r})") from None
-    return row
 
 
-_grown: dict[Path, tuple[int, list[dict[str, Any]]]] = {}  # bytes read of a metrics file, and its rows
-
-
-def _starts_same(path: Path, known: tuple[int, list[dict[str, Any]]]) -> bool:
+def _starts_same(path: Path, known: _Grown) -> bool:
     """Whether the line at the end of what was read is still there: a resumed run drops the steps it takes again."""
-    size, rows = known
-    if not rows:
-        return True
     with open(path, "rb") as stream:
-        stream.seek(max(0, size - 4096))
-        lines = stream.read(min(size, 4096)).splitlines()
-    try:
-        return bool(lines) and json.loads(lines[-1]) == rows[-1]
-    except ValueError:
-        return False
+        stream.seek(known.size - len(known.last))
+        return stream.read(len(known.last)) == known.last

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -130,6 +131,33 @@ def test_a_file_that_grows_while_it_is_polled_leaves_no_older_states_in_memory(r
             file.write(json.dumps({"step": 1000 + step, "epoch": 3.0, "loss": 1.0}) + "\n")
         assert store.metrics(run)["step"][-1] == 1000 + step
     assert len(store._metrics.known) <= 8 and len(store._grown) <= 9
+
+
+def test_tabs_that_ask_for_the_metrics_at_the_same_time_see_each_step_once(run):
+    steps = range(1, 4001)
+    rows = [json.dumps({"step": step, "epoch": 1.0, "loss": 1 / step, "nll": float("nan")}) + "\n" for step in steps]
+    for wait in (0.0, 0.002, 0.004, 0.008):  # the second one asks while the first one reads what was added
+        (run / "metrics.jsonl").write_text("".join(rows[:10]))
+        store.metrics(run)
+        (run / "metrics.jsonl").write_text("".join(rows))
+        with ThreadPoolExecutor(2) as pool:
+            first = pool.submit(store.metrics, run)
+            time.sleep(wait)
+            second = pool.submit(store.metrics, run)
+        for found in (first.result(), second.result(), store.metrics(run)):
+            assert np.array_equal(found["step"], steps)
+
+
+def test_a_step_that_is_taken_again_replaces_what_was_read_of_it(run):
+    path = run / "metrics.jsonl"
+    rows = [json.dumps({"step": step, "loss": 1.0, **({"late": 7} if step > 2 else {})}) + "\n" for step in range(5)]
+    path.write_text("".join(rows))
+    assert np.array_equal(store.metrics(run)["late"], [np.nan, np.nan, np.nan, 7, 7], equal_nan=True)
+    path.write_text("".join(rows[:3]) + "".join(rows[3:]).replace("1.0", "2.0"))
+    assert store.metrics(run)["loss"].tolist() == [1, 1, 1, 2, 2]
+    with open(path, "a") as file:
+        file.write('{"step": 5, "loss": 0.5}\n{"step": 6')  # the last line is being written
+    assert store.metrics(run)["step"].tolist() == [0, 1, 2, 3, 4, 5]
 
 
 def test_a_run_that_has_only_begun_shows_one_accuracy_and_says_that_no_traces_are_there_yet(tmp_path):

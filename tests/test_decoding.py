@@ -202,7 +202,8 @@ def test_onednn_products_and_gradients_equal_those_of_torch():
         torch.testing.assert_close(got.grad.double(), wanted.grad, rtol=1e-4, atol=1e-2)
 
 
-def test_swapped_layers_are_the_originals_again_afterwards():
+def test_swapped_layers_are_the_originals_again_afterwards(monkeypatch):
+    monkeypatch.setattr("labkit.linear._MKL", False)
     model = nn.Sequential(nn.Linear(300, 300), nn.ReLU(), nn.Linear(300, 4))
     rows = torch.randn(5, 300)
     plain = model(rows)
@@ -213,3 +214,12 @@ def test_swapped_layers_are_the_originals_again_afterwards():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert torch.equal(model(rows), plain)
+
+
+def test_on_intel_s_processors_only_generation_is_swapped(monkeypatch):
+    monkeypatch.setattr("labkit.linear._MKL", True)
+    model = nn.Sequential(nn.Linear(300, 300))
+    with onednn_linears(model):
+        assert "forward" not in vars(model[0])
+    with torch.no_grad(), onednn_linears(model, rows=8):
+        assert "forward" in vars(model[0])
