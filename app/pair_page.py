@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from app import pieces, store
+from app import indexed, pieces, store
 from app.pieces import text
 from app.trace_page import stage_of
 from labkit import triplets, why
@@ -21,7 +21,7 @@ SOURCES = ("all", "initial student", "newest student", "teacher", "none")
 
 def choose(where: Path, epoch: int, source: str, q: str) -> list[int]:
     """Lines of an epoch's triplets that match: where the negative came from, and words of either side."""
-    found = store.triplets(where, epoch)
+    found = indexed.triplets(where, epoch)
     columns = found.columns
     mask = np.ones(len(found), bool)
     if source != SOURCES[0]:
@@ -34,7 +34,7 @@ def choose(where: Path, epoch: int, source: str, q: str) -> list[int]:
         mask &= kinds[source]
     if q:
         wanted = {i for i, name in enumerate(found.names) if q.lower() in name.lower()}
-        mask &= store.containing(found, q) | np.isin(columns["problem"], list(wanted))
+        mask &= indexed.containing(found, q) | np.isin(columns["problem"], list(wanted))
     return np.flatnonzero(mask).tolist()
 
 
@@ -45,7 +45,7 @@ def listing(where: Path, epoch: int, lines: Sequence[int], current: int, page: i
     problems = store.problems(where)
     part = lines[page * PAGE : (page + 1) * PAGE]
     items = ""
-    for line, one in zip(part, store.read(store.triplets(where, epoch), Triplet, np.array(part)), strict=True):
+    for line, one in zip(part, indexed.read(indexed.triplets(where, epoch), Triplet, np.array(part)), strict=True):
         where_ = f"{text(one.problem.replace('/train/', ' '))} · {one.draw}"
         items += pieces.item(str(line), where_, _source(one), problems[one.problem].question)
     told = f"{len(lines):,} pairs"
@@ -60,8 +60,8 @@ def _source(one: Triplet) -> str:
 
 def detail(where: Path, epoch: int, line: int) -> str:
     """One pair: the question, chosen beside rejected with differing words marked, and where each came from."""
-    one = store.triplet(store.triplets(where, epoch), line)
-    traces = store.traces_of(where, one.problem)
+    one = indexed.triplet(indexed.triplets(where, epoch), line)
+    traces = indexed.traces_of(where, one.problem)
     chosen = _trace(traces, "teacher", 0, one.chosen_draw, one.chosen)
     rejected = _trace(traces, one.rejected_side, one.rejected_epoch, one.rejected_draw, one.rejected)
     marks = differences(one.chosen, one.rejected) if one.rejected is not None else ([], [])
@@ -118,7 +118,7 @@ def step(where: Path, epoch: int, line: int) -> str | None:
         return None
     before = 0
     for earlier in range(1, epoch + 1):
-        found = store.triplets(where, earlier)
+        found = indexed.triplets(where, earlier)
         taken = _steps(where, earlier, len(found))
         if earlier == epoch:
             return str(before + taken[line]) if line in taken else None
@@ -128,7 +128,7 @@ def step(where: Path, epoch: int, line: int) -> str | None:
 
 @lru_cache(maxsize=64)
 def _steps(where: Path, epoch: int, rows: int) -> dict[int, int]:
-    found = store.triplets(where, epoch)
+    found = indexed.triplets(where, epoch)
     names = [found.names[i] for i in found.columns["problem"][:rows]]
     steps = triplets.steps(names, store.config(where), epoch)
     return {row: number for number, step in enumerate(steps, 1) for row in step}
@@ -138,8 +138,8 @@ def policy_rows(where: Path) -> list[dict[str, float]]:
     """Per epoch: initial and refreshed negatives, and what the fresh sampling dropped and lacked."""
     sampled = {event["stage"]: event for event in store.events(where, "sampled")}
     rows = []
-    for epoch in store.epochs(where):
-        source = store.triplets(where, epoch).columns["source"]
+    for epoch in indexed.epochs(where):
+        source = indexed.triplets(where, epoch).columns["source"]
         kinds = {"initial": source == 0, "fresh": source > 0, "without_negative": source < 0}
         rows.append(why.policy_row(epoch, {kind: int(which.sum()) for kind, which in kinds.items()}, sampled))
     return rows

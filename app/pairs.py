@@ -9,7 +9,7 @@ from typing import Any
 
 import gradio as gr
 
-from app import guard, pair_page, pieces, search, store, tokens
+from app import guard, indexed, pair_page, pieces, search, store, tokens
 from app.tab import LAST, QUIET, Tab
 from app.theme import live, plot
 from labkit import figures, report_tables
@@ -84,7 +84,7 @@ def _entered(runs_dir: Path, name: str, params: dict[str, str], before: str, at:
         stamp = f"{name}|" + store.stamp(*(where / "triplets").glob("*.jsonl"))
         if stamp == before:
             return [gr.skip()] * 10
-        offered = store.epochs(where)
+        offered = indexed.epochs(where)
         if not offered:
             return ["", gr.update(choices=[], value=None), "", NO_PAIRS, HINT, -1, 0, "", "", stamp]
         mine = params if params.get("run", name) == name else {}
@@ -119,7 +119,7 @@ def _moved(
         place = min(int(target[5:]), max(0, len(lines) - 1) // pair_page.PAGE)
         return [pair_page.listing(where, at, lines, now, place), *[gr.skip()] * 3, place]
     line = search.neighbour([str(one) for one in lines], str(now), {"+": 1, "-": -1}.get(target, 0))
-    line = target if target.isdigit() and int(target) < len(store.triplets(where, at)) else line
+    line = target if target.isdigit() and int(target) < len(indexed.triplets(where, at)) else line
     if not line or int(line) == now:
         return [gr.skip()] * 5
     place = lines.index(int(line)) // pair_page.PAGE if int(line) in lines else 0
@@ -159,7 +159,7 @@ def _restored(where: Path, params: dict[str, str], offered: list[int]) -> tuple[
     """Epoch, line and search words that the address asks for (`pair=EPOCH-LINE`), as far as the run has them."""
     epoch, _, line = params.get("pair", "").partition("-")
     at = int(epoch) if epoch.isdigit() and int(epoch) in offered else offered[-1]
-    known = line.isdigit() and int(line) < len(store.triplets(where, at))
+    known = line.isdigit() and int(line) < len(indexed.triplets(where, at))
     return at, int(line) if known else 0, params.get("pq", "")[:200]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from app import store
+from app import indexed, store
 from labkit.records import OUTCOMES, Problem, Trace
 
 ALL = "all"
@@ -51,7 +51,7 @@ def _find(where: Path, query: Query, stamp: str) -> Found:
     problems = store.problems(where)
     size = len(problems)
     counts, tokens = np.zeros((size, len(OUTCOMES)), np.int64), np.zeros(size)
-    for one in store.traces(where):
+    for one in indexed.traces(where):
         mask = _mask(one, query) & (one.columns["problem"] < size)
         at = one.columns["problem"][mask]
         cells = at * len(OUTCOMES) + one.columns["outcome"][mask]
@@ -83,19 +83,19 @@ def _asked(problems: dict[str, Problem], query: Query) -> np.ndarray:
     )
 
 
-def _mask(one: store.Index, query: Query) -> np.ndarray:
+def _mask(one: indexed.Index, query: Query) -> np.ndarray:
     columns = one.columns
     mask = np.ones(len(one), bool)
     if query.outcome != ALL:
         mask &= columns["outcome"] == OUTCOMES.index(query.outcome)
     if query.side != ALL:
-        mask &= columns["side"] == store.SIDES.index(query.side)
+        mask &= columns["side"] == indexed.SIDES.index(query.side)
     if query.epoch != ALL:
         mask &= columns["epoch"] == int(query.epoch)
     if query.model != ALL:
         mask &= columns["model"] == (one.models.index(query.model) if query.model in one.models else -1)
     if query.q and mask.any():
-        mask &= store.containing(one, query.q)
+        mask &= indexed.containing(one, query.q)
     return mask
 
 
@@ -120,13 +120,13 @@ def matches(trace: Trace, query: Query) -> bool:
 
 def choices(where: Path) -> dict[str, list[str]]:
     """What each filter offers for this run."""
-    found = store.traces(where)
+    found = indexed.traces(where)
     train = [problem.benchmark for problem in store.problems(where).values() if problem.split == "train"]
     epochs = sorted({int(epoch) for one in found for epoch in np.unique(one.columns["epoch"])})
     return {
         "benchmark": [ALL, *dict.fromkeys(train)],
         "outcome": [ALL, *OUTCOMES],
-        "side": [ALL, *store.SIDES],
+        "side": [ALL, *indexed.SIDES],
         "epoch": [ALL, *map(str, epochs)],
         "model": [ALL, *dict.fromkeys(model for one in found for model in one.models)],
         "order": list(ORDERS),
@@ -139,12 +139,12 @@ def first_draws(where: Path, most: int) -> dict[str, list[tuple[int, int]]]:
     Sampling goes on until enough traces are kept, so later draws come from hard problems only and are left out.
     """
     found: dict[str, list[tuple[int, int]]] = {}
-    for one in store.traces(where):
+    for one in indexed.traces(where):
         columns = one.columns
         early = columns["draw"] < most
         draws = np.bincount(columns["problem"][early])
         right = np.bincount(columns["problem"][early], weights=columns["outcome"][early] == 0, minlength=len(draws))
-        label = stage_label(store.SIDES[columns["side"][0]], int(columns["epoch"][0]))
+        label = stage_label(indexed.SIDES[columns["side"][0]], int(columns["epoch"][0]))
         found.setdefault(label, []).extend(
             (int(n), int(c)) for n, c in zip(draws[draws > 0], right[draws > 0], strict=True)
         )

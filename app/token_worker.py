@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from app import store, tokens
+from app import indexed, store, tokens
 from labkit import models, oracle, runs
 from labkit.odds import differing, log1mexp, log_odds_ratio
 from labkit.orpo import encode_response
@@ -37,7 +37,7 @@ def work(where: Path, which: str) -> None:
             while time.monotonic() - asked_last < IDLE:
                 for path in target.glob("*.asked"):
                     epoch, line = map(int, path.stem.split("-"))
-                    found = pair(where, store.triplet(store.triplets(where, epoch), line), model, tokenizer)
+                    found = pair(where, indexed.triplet(indexed.triplets(where, epoch), line), model, tokenizer)
                     runs.replace(path.with_suffix(".json"), json.dumps(found | {"label": label}))
                     path.unlink(missing_ok=True)
                     asked_last = time.monotonic()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from app import pieces, store
+from app import indexed, pieces, store
 from app.pieces import text
 from app.search import Found, Query, matches, stage_label
 from labkit import diversity
@@ -62,7 +62,7 @@ def detail(problem: Problem, traces: Sequence[Trace], query: Query, config: RunC
     head = f'<div class="panel">{pieces.question(problem)}{told}</div>'
     if not traces:
         return head + pieces.empty("No traces yet", "This problem has not been sampled so far.")
-    columns = "".join(_column(side, [t for t in shown if t.side == side], config) for side in store.SIDES)
+    columns = "".join(_column(side, [t for t in shown if t.side == side], config) for side in indexed.SIDES)
     return head + f'<div class="sides">{columns}</div>'
 
 

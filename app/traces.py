@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from app import pieces, search, store, trace_page, workbench
+from app import indexed, pieces, search, store, trace_page, workbench
 from app.search import ALL, ORDERS, Query
 from app.tab import LAST, Tab
 from app.theme import live, plot
@@ -143,10 +143,10 @@ def _shown(where: Path, pick: str, query: Query) -> list[str]:
     defaults = Query()
     params = {f: v if (v := getattr(query, f)) != getattr(defaults, f) else None for f in FIELDS}
     if not pick:
-        nothing = NO_MATCH if store.traces(where) else NO_TRACES
+        nothing = NO_MATCH if indexed.traces(where) else NO_TRACES
         return [nothing + pieces.address(problem=None, **params), ""]
     config = store.config(where)
-    traces = store.traces_of(where, pick)
+    traces = indexed.traces_of(where, pick)
     body = trace_page.detail(store.problems(where)[pick], traces, query, config)
     notes = pieces.address(run=where.name, problem=pick, **params) + pieces.mark("trace-list", pick)
     return [body + notes, trace_page.panel(traces, config.rouge_threshold)]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from app_server import DEMO
 
-from app import pair_page, pieces, run_page, search, store, trace_page, workbench
+from app import indexed, pair_page, pieces, run_page, search, store, trace_page, workbench
 from app.search import Query
 from labkit import markup
 from labkit.records import LabError, Trace
@@ -30,34 +30,34 @@ def rows(path):
 
 def test_the_index_says_what_the_file_says_and_is_kept_beside_the_run(run):
     path = run / "traces" / "teacher.jsonl"
-    found = store.index(path)
+    found = indexed.index(path)
     raw = rows(path)
     assert len(found) == len(raw)
     assert [found.names[i] for i in found.columns["problem"]] == [row["problem"] for row in raw]
-    assert store.read(found, Trace, np.array([3]))[0].text == raw[3]["text"]
+    assert indexed.read(found, Trace, np.array([3]))[0].text == raw[3]["text"]
     assert list((run / ".index").iterdir())
 
 
 def test_a_growing_file_is_followed_up_to_its_last_whole_line(run):
     path = run / "traces" / "teacher.jsonl"
-    before = len(store.index(path))
+    before = len(indexed.index(path))
     with open(path, "a") as file:
         file.write(json.dumps(rows(path)[0]) + "\n" + '{"half')
-    assert len(store.index(path)) == before + 1
+    assert len(indexed.index(path)) == before + 1
     with open(path, "a") as file:
         file.write("\n")
     with pytest.raises(LabError, match="damaged line"):
-        store.index(path)
+        indexed.index(path)
 
 
 def test_another_file_under_the_same_name_is_indexed_anew(run):
     path = run / "traces" / "teacher.jsonl"
-    store.index(path)
+    indexed.index(path)
     text = path.read_text()
     time.sleep(0.02)
     path.write_text(text.replace('"correct"', '"unparsed"').replace('"truncated"', '"unparsed"'))
-    store._index.cache_clear()
-    assert 0 not in store.index(path).columns["outcome"]
+    indexed._index.cache_clear()
+    assert 0 not in indexed.index(path).columns["outcome"]
 
 
 def test_filters_agree_with_the_records(run):
@@ -84,9 +84,9 @@ def test_names_that_are_no_runs_are_refused(run):
 def test_the_step_of_a_pair_is_the_one_that_training_takes(run):
     training = pytest.importorskip("labkit.training")
     config = store.config(run)
-    found = store.triplets(run, 2)
+    found = indexed.triplets(run, 2)
     pairs = [(found.names[i], training.Pair((1,), (row,), None)) for row, i in enumerate(found.columns["problem"])]
-    before = max(int(pair_page.step(run, 1, line)) for line in range(len(store.triplets(run, 1))))
+    before = max(int(pair_page.step(run, 1, line)) for line in range(len(indexed.triplets(run, 1))))
     for number, step in enumerate(training.steps_of(pairs, config, 2), 1):
         for line in (chosen[0] for example in step for chosen in example.chosen):
             assert pair_page.step(run, 2, line) == str(before + number)

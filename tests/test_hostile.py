@@ -17,7 +17,7 @@ from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app import pair_page, run_page, store, trace_page, workbench
+from app import indexed, pair_page, run_page, store, trace_page, workbench
 from app.search import Query
 from labkit import cards, cli, export, figures, markup, models, report, runs, standins, training
 from labkit.prompting import prompt_ids, render
@@ -187,11 +187,11 @@ def test_no_page_of_the_dashboard_does_either(hostile):
     for where in (DEMO, hostile):
         config, problems = store.config(where), store.problems(where)
         pages = [
-            trace_page.detail(problem, store.traces_of(where, name), query, config)
+            trace_page.detail(problem, indexed.traces_of(where, name), query, config)
             for name, problem in problems.items()
         ]
-        pages += [trace_page.panel(store.traces_of(where, name), 0.8) for name in list(problems)[:8]]
-        pages += [pair_page.detail(where, 1, line) for line in range(len(store.triplets(where, 1)))]
+        pages += [trace_page.panel(indexed.traces_of(where, name), 0.8) for name in list(problems)[:8]]
+        pages += [pair_page.detail(where, 1, line) for line in range(len(indexed.triplets(where, 1)))]
         pages += [pair_page.listing(where, 1, range(100), 0, 0), run_page.settings(config)]
         clean[where] = set().union(*(Tags(page).found for page in pages))
     assert clean[hostile] <= clean[DEMO] | {"mark", "mark class"}

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from app_server import DEMO, ROOT, browsing, serving
 
-from app import runs_tab, search, store, trace_page, traces
+from app import indexed, runs_tab, search, store, trace_page, traces
 from app.search import Query
 
 TRACES, POINTS = 100_000, 5_000
@@ -57,9 +57,9 @@ def large(folder):
 def pages(where):
     """Seconds on the server for the pieces of the Traces tab of a large run, and for a tick of the Runs tab."""
     began = time.perf_counter()
-    store.traces(where)
+    indexed.traces(where)
     found = {"index_first_s": time.perf_counter() - began}
-    store._index.cache_clear()
+    indexed._index.cache_clear()
     store._problems.cache_clear()
     began = time.perf_counter()
     matches = search.find(where, Query())
