@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -64,13 +65,17 @@ def index(path: Path) -> Index:
     return _index(path, stamp_of(path))
 
 
+_indexing = Lock()
+
+
 @newest(64)
 def _index(path: Path, stamp: tuple[int, int]) -> Index:
-    known = _load(path, stamp)
-    if known is not None and known[1] == stamp[1]:
-        return known[0]
-    built, whole = _extended(path, *(known or (None, 0)))
-    _save(built, whole)
+    with _indexing:  # of two tabs that open a large file at once, the second finds what the first has saved
+        known = _load(path, stamp)
+        if known is not None and known[1] == stamp[1]:
+            return known[0]
+        built, whole = _extended(path, *(known or (None, 0)))
+        _save(built, whole)
     return built
 
 
@@ -126,10 +131,10 @@ def _load(path: Path, stamp: tuple[int, int]) -> tuple[Index, int] | None:
     try:
         with np.load(_file(path), allow_pickle=False) as saved:
             columns = dict(saved)
-    except (OSError, ValueError, EOFError):
+        whole, checksum, written = (int(value) for value in columns.pop("mark"))
+        names, models = (tuple(columns.pop(key).tolist()) for key in ("names", "models"))
+    except Exception:  # missing, or damaged: numpy's reader fails on a flipped byte in a dozen ways
         return None
-    whole, checksum, written = (int(value) for value in columns.pop("mark"))
-    names, models = (tuple(columns.pop(key).tolist()) for key in ("names", "models"))
     same = written == stamp[0] if stamp[1] == whole else stamp[1] > whole
     if not same or checksum != _checksum(path, whole):
         return None

@@ -60,6 +60,18 @@ def test_another_file_under_the_same_name_is_indexed_anew(run):
     assert 0 not in indexed.index(path).columns["outcome"]
 
 
+def test_a_damaged_index_is_made_anew(run):
+    path = run / "traces" / "teacher.jsonl"
+    wanted = len(indexed.index(path))
+    (saved,) = (run / ".index").iterdir()
+    whole = saved.read_bytes()
+    flips = [whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :] for at in range(0, len(whole), 397)]
+    for damaged in (b"", b"no index", whole[: len(whole) // 2], *flips):
+        saved.write_bytes(damaged)
+        indexed._index.cache_clear()
+        assert len(indexed.index(path)) == wanted
+
+
 def test_filters_agree_with_the_records(run):
     raw = [row for path in (run / "traces").glob("*.jsonl") for row in rows(path)]
     found = search.find(run, Query(outcome="wrong", side="student", epoch="1", q="ANSWER"))
