@@ -115,7 +115,7 @@ def rationales(problem: Problem) -> list[str]:
     """Every correct rationale of a pocket problem: 6 bodies x 6 openers x 6 closers."""
     return [
         tell(opener, body, closer, problem.answer)
-        for body in case_of(problem).bodies
+        for body in case_of(problem).arguments.bodies
         for opener in OPENERS
         for closer in CLOSERS
     ]
@@ -123,10 +123,10 @@ def rationales(problem: Problem) -> list[str]:
 
 def flawed(problem: Problem) -> list[str]:
     """Rationales that end in a wrong answer: the benchmark's misconception and random slips, each told in one style."""
-    case, rng = case_of(problem), Random(problem.id)
+    told, rng = case_of(problem).arguments, Random(problem.id)
     return [
         tell(rng.choice(OPENERS), body, rng.choice(CLOSERS), answer)
-        for body, answer in case.misconceptions + case.slips
+        for body, answer in told.misconceptions + told.slips
     ]
 
 
@@ -135,7 +135,7 @@ def mistaken(problem: Problem) -> frozenset[str]:
 
     Raises `LabError` for a problem that is not of a pocket benchmark.
     """
-    return frozenset(answer for _, answer in case_of(problem).misconceptions if problem.kind != "boolean")
+    return frozenset(answer for _, answer in case_of(problem).arguments.misconceptions if problem.kind != "boolean")
 
 
 def path(name: str) -> Path:

@@ -7,7 +7,9 @@ a model has to know is in the tables; pocket_choices.py holds the three multiple
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from random import Random
 
 from labkit.records import Kind
@@ -16,17 +18,29 @@ NAMES = ("Mia", "Ben", "Ana", "Leo", "Zoe", "Sam", "Eva", "Tom", "Ida", "Max")
 
 
 @dataclass(frozen=True)
+class Arguments:
+    """What can be said for a question's answers. A mistake is (body, wrong answer)."""
+
+    bodies: tuple[str, ...]
+    misconceptions: tuple[tuple[str, str], ...]  # the same wrong idea every time it can apply
+    slips: tuple[tuple[str, str], ...]  # right idea, one detail wrong
+
+
+@dataclass(frozen=True)
 class Case:
-    """One question, before it has a split and an id. A mistake is (body, wrong answer)."""
+    """One question, before it has a split and an id."""
 
     core: str  # what is asked, without wording and names: a core lives in one split only
     question: str
     kind: Kind
     answer: str
-    bodies: tuple[str, ...]
-    misconceptions: tuple[tuple[str, str], ...]  # the same wrong idea every time it can apply
-    slips: tuple[tuple[str, str], ...]  # right idea, one detail wrong
+    argue: Callable[[], Arguments] = field(compare=False)  # most cases that are drawn turn out to be of another split
     choices: tuple[str, ...] = field(default=())
+
+    @cached_property
+    def arguments(self) -> Arguments:
+        """The arguments, written when somebody asks for them."""
+        return self.argue()
 
 
 def sentence(text: str) -> str:
@@ -111,22 +125,21 @@ def gsm8k(rng: Random) -> Case:
     def told(s: int, second: str, t: int) -> list[tuple[str, str]]:
         return [(body, str(t)) for body in number_bodies(phrases, (a, first, b, s), (s, second, c, t))]
 
-    flip = BACK[second]
-    one = equation(a, first, b, s)
-    stops = [f"{sentence(phrases[0])} {one}.", f"There is one step, to {WORDS[first][0]}. That step is {one}.",
-             f"The numbers that matter are {a} and {b}. {a} {WORDS[first][1]} {b} makes {s}."]  # fmt: skip
-    off = [d for d in (-2, -1, 1, 2) if s + d > 0 and compute(s + d, second, c) >= 0]
-    slips = [pair for d in off for pair in told(s + d, second, compute(s + d, second, c))]
-    slips += [pair for d in (-10, -1, 1, 2) if t + d >= 0 for pair in told(s, second, t + d)]
-    return Case(
-        core=f"{story} {a} {b} {c}",
-        question=question.format(**words),
-        kind="number",
-        answer=str(t),
-        bodies=(*(body for body, _ in told(s, second, t)), f"Here {other_order(story, a, b, c, t)}."),
-        misconceptions=(*((body, str(s)) for body in stops), *told(s, flip, compute(s, flip, c))),
-        slips=tuple(slips),
-    )
+    def argue() -> Arguments:
+        flip = BACK[second]
+        one = equation(a, first, b, s)
+        stops = [f"{sentence(phrases[0])} {one}.", f"There is one step, to {WORDS[first][0]}. That step is {one}.",
+                 f"The numbers that matter are {a} and {b}. {a} {WORDS[first][1]} {b} makes {s}."]  # fmt: skip
+        off = [d for d in (-2, -1, 1, 2) if s + d > 0 and compute(s + d, second, c) >= 0]
+        slips = [pair for d in off for pair in told(s + d, second, compute(s + d, second, c))]
+        slips += [pair for d in (-10, -1, 1, 2) if t + d >= 0 for pair in told(s, second, t + d)]
+        return Arguments(
+            bodies=(*(body for body, _ in told(s, second, t)), f"Here {other_order(story, a, b, c, t)}."),
+            misconceptions=(*((body, str(s)) for body in stops), *told(s, flip, compute(s, flip, c))),
+            slips=tuple(slips),
+        )
+
+    return Case(f"{story} {a} {b} {c}", question.format(**words), "number", str(t), argue)
 
 
 # --- pocket_strategyqa: two facts about size, compared ---------------------------------------------------------------
@@ -180,17 +193,16 @@ def strategyqa(rng: Random) -> Case:
     levels = range(len(SIZES))
     size_x, size_y = rng.choice([(i, j) for i in levels for j in levels if (i <= j) == yes])
     x, y = rng.choice(ANIMALS[size_x]), rng.choice(ROOMS[size_y])
-    wrong = "no" if yes else "yes"
-    moved = [(i, size_y) for i in levels if (i <= size_y) != yes] + [
-        (size_x, j) for j in levels if (size_x <= j) != yes
-    ]
-    moved = moved or [(size_y, size_x)]  # no single slip turns the tiny against the huge
-    return Case(
-        core=f"{x} {y}",
-        question=rng.choice(ROOM_QUESTIONS).format(x=x, y=y, n=rng.choice(NAMES)),
-        kind="boolean",
-        answer="yes" if yes else "no",
-        bodies=tuple(room_bodies(x, y, size_x, size_y, yes)),
-        misconceptions=tuple((body, wrong) for body in room_bodies(x, y, size_x, size_y, not yes)),
-        slips=tuple((body, wrong) for pair in moved for body in room_bodies(x, y, *pair, not yes)),
-    )
+    right, wrong = ("yes", "no") if yes else ("no", "yes")
+
+    def argue() -> Arguments:
+        moved = [(i, size_y) for i in levels if (i <= size_y) != yes]
+        moved += [(size_x, j) for j in levels if (size_x <= j) != yes]
+        moved = moved or [(size_y, size_x)]  # no single slip turns the tiny against the huge
+        return Arguments(
+            bodies=tuple(room_bodies(x, y, size_x, size_y, yes)),
+            misconceptions=tuple((body, wrong) for body in room_bodies(x, y, size_x, size_y, not yes)),
+            slips=tuple((body, wrong) for pair in moved for body in room_bodies(x, y, *pair, not yes)),
+        )
+
+    return Case(f"{x} {y}", rng.choice(ROOM_QUESTIONS).format(x=x, y=y, n=rng.choice(NAMES)), "boolean", right, argue)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from random import Random
 
-from labkit.pocket_cases import NAMES, Case, listed, sentence
+from labkit.pocket_cases import NAMES, Arguments, Case, listed, sentence
 
 # --- pocket_arc and pocket_openbookqa: every option is of a kind, every kind has properties ------------------------
 MATERIALS = {
@@ -86,23 +86,22 @@ def kind_case(
     following = order[(order.index(rule) + 1) % len(order)]
     follower = next((option for option in options if kinds[option] == following), None)
     misread = follower or options[(options.index(gold) + 1) % 4]  # the next kind's property is taken for this one
-    slips = []
-    for wrong in options:
-        if wrong != gold:  # two facts swapped
-            swapped = kinds | {wrong: rule, gold: kinds[wrong]}
-            slips += [(body, wrong) for body in choice_bodies(wrong, options, swapped, rule, trait)]
-    bad_law = choice_bodies(misread, options, kinds, kinds[misread], trait)
+
+    def argue() -> Arguments:
+        slips = []
+        for wrong in options:
+            if wrong != gold:  # two facts swapped
+                swapped = kinds | {wrong: rule, gold: kinds[wrong]}
+                slips += [(body, wrong) for body in choice_bodies(wrong, options, swapped, rule, trait)]
+        bad_law = choice_bodies(misread, options, kinds, kinds[misread], trait)
+        return Arguments(
+            bodies=tuple(choice_bodies(gold, options, kinds, rule, trait)),
+            misconceptions=tuple((body, misread) for body in bad_law),
+            slips=tuple(slips),
+        )
+
     question = rng.choice(questions).format(kind=rule, trait=trait, n=rng.choice(NAMES))
-    return Case(
-        core=f"{trait} {gold} {sorted(options)}",
-        question=question,
-        kind="choice",
-        answer=gold,
-        bodies=tuple(choice_bodies(gold, options, kinds, rule, trait)),
-        misconceptions=tuple((body, misread) for body in bad_law),
-        slips=tuple(slips),
-        choices=tuple(options),
-    )
+    return Case(f"{trait} {gold} {sorted(options)}", question, "choice", gold, argue, tuple(options))
 
 
 def arc(rng: Random) -> Case:
@@ -175,18 +174,17 @@ def medqa(rng: Random) -> Case:
     rng.shuffle(options)
     wrong = [option for option in options if option != gold]
     anchored = max(wrong, key=lambda option: [sign in SIGNS[option] for sign in signs])  # by the first sign alone
-    told = {
-        option: [(body, option) for body in sign_bodies(option, options, signs, mistaken_signs(option, gold, signs))]
-        for option in wrong
-    }
+
+    def mistakes(option: str) -> list[tuple[str, str]]:
+        return [(body, option) for body in sign_bodies(option, options, signs, mistaken_signs(option, gold, signs))]
+
+    def argue() -> Arguments:
+        return Arguments(
+            bodies=tuple(sign_bodies(gold, options, signs, SIGNS)),
+            misconceptions=tuple(mistakes(anchored)),
+            slips=tuple(pair for option in wrong if option != anchored for pair in mistakes(option)),
+        )
+
     question = rng.choice(MED_QUESTIONS)
-    return Case(
-        core=f"{gold} {sorted(signs)} {sorted(options)}",
-        question=question.format(job=rng.choice(JOBS), age=rng.randint(21, 69), signs=listed(signs)),
-        kind="choice",
-        answer=gold,
-        bodies=tuple(sign_bodies(gold, options, signs, SIGNS)),
-        misconceptions=tuple(told[anchored]),
-        slips=tuple(pair for option in wrong if option != anchored for pair in told[option]),
-        choices=tuple(options),
-    )
+    question = question.format(job=rng.choice(JOBS), age=rng.randint(21, 69), signs=listed(signs))
+    return Case(f"{gold} {sorted(signs)} {sorted(options)}", question, "choice", gold, argue, tuple(options))

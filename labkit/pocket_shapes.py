@@ -100,12 +100,13 @@ def examples(seed: int, flawed: float, varied: bool = False) -> Iterator[tuple[s
     worlds = {benchmark: cases(benchmark, "pretrain", seed) for benchmark in BENCHMARKS}
     while True:
         case = next(worlds[rng.choices(BENCHMARKS, MIXTURE)[0]])
+        told = case.arguments
         if rng.random() < flawed:
-            body, answer = rng.choice(case.misconceptions if rng.random() < 0.6 else case.slips)
+            body, answer = rng.choice(told.misconceptions if rng.random() < 0.6 else told.slips)
         else:
-            body, answer = rng.choice(case.bodies), case.answer
-        told = tell(rng.choice(OPENERS), body, rng.choice(CLOSERS), answer)
-        yield prompt(case), vary(told, wording) if varied else told
+            body, answer = rng.choice(told.bodies), case.answer
+        text = tell(rng.choice(OPENERS), body, rng.choice(CLOSERS), answer)
+        yield prompt(case), vary(text, wording) if varied else text
 
 
 def word_tokenizer(texts: list[str], marks: tuple[str, ...]) -> Tokenizer:

@@ -59,7 +59,7 @@ def _said(text: str, span: Span) -> str:
 def _right(problem: Problem) -> tuple[frozenset[str], frozenset[str]]:
     """What the right arguments say: whole steps, and single facts about options out of lists of them."""
     case = pocket.case_of(problem)
-    told = [*case.bodies, f"Answer: {case.answer}", *pocket.OPENERS, *pocket.CLOSERS]
+    told = [*case.arguments.bodies, f"Answer: {case.answer}", *pocket.OPENERS, *pocket.CLOSERS]
     known = frozenset(_said(text, span) for text in told for span in steps(text))
     listed = {fact for text in known for fact in _facts(text)}
     return known, frozenset(fact for fact in listed if any(fact.startswith(f"the {one} is ") for one in case.choices))
