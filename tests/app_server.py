@@ -69,3 +69,12 @@ def violations(page):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is missing")
     found = axe.Axe().run(page).response["violations"]
     return [(one["id"], [node["html"][:200] for node in one["nodes"][:3]]) for one in found]
+
+
+def in_both_themes(page):
+    """Fail for anything that axe finds in the page as it is now, in light or in dark."""
+    for theme in ("light", "dark"):
+        page.emulate_media(color_scheme=theme)
+        page.wait_for_function("dark => document.body.classList.contains('dark') === dark", arg=theme == "dark")
+        page.wait_for_timeout(300)  # colours fade into each other
+        assert not violations(page), theme
