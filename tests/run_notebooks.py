@@ -46,26 +46,31 @@ def notebooks(names=()):
     return [path for path in sorted(FOLDER.glob("*.ipynb")) if not names or path.name.startswith(tuple(names))]
 
 
-def execute(notebook, folder, smoke=False):
+def environment(smoke=False):
+    """The environment variables of a notebook's kernel."""
+    own = {"LABKIT_SMOKE": "1" if smoke else "0", "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
+    paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {**os.environ, **own, "PYTHONPATH": paths}
+
+
+def client_of(notebook, **where):
+    """What runs a notebook's cells: in a kernel of its own in a folder (`resources`), or in the running kernel `km`."""
+    return NotebookClient(
+        notebook, timeout=1200, kernel_name="python3", record_timing=False, coalesce_streams=True, **where
+    )
+
+
+def execute(notebook, folder):
     """Run all cells in a fresh kernel in `folder`; returns seconds and the kernel's peak memory in bytes (Linux)."""
     peak, began = [0], time.perf_counter()
-    client = NotebookClient(
-        notebook,
-        timeout=1200,
-        kernel_name="python3",
-        record_timing=False,
-        coalesce_streams=True,
-        resources={"metadata": {"path": str(folder)}},
-    )
+    client = client_of(notebook, resources={"metadata": {"path": str(folder)}})
 
     def look(**_):
         peak[0] = max(peak[0], _peak(client.km.provisioner.pid))
 
     client.on_cell_executed = look
     client.on_cell_error = look
-    own = {"LABKIT_SMOKE": "1" if smoke else "0", "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
-    paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    client.execute(env={**os.environ, **own, "PYTHONPATH": paths})
+    client.execute(env=environment())
     return time.perf_counter() - began, peak[0]
 
 

@@ -2,16 +2,15 @@
 
 import ast
 import importlib
-import os
 import re
-import shutil
-from concurrent.futures import ThreadPoolExecutor
 
 import nbclient
 import nbformat
 import pytest
 from conftest import ROOT
-from run_notebooks import PICTURES, PLOTLY, execute, notebooks
+from jupyter_client import AsyncKernelManager
+from jupyter_core.utils import run_sync
+from run_notebooks import PICTURES, PLOTLY, client_of, environment, notebooks
 
 PATHS = notebooks()
 each = pytest.mark.parametrize("path", PATHS, ids=[path.stem for path in PATHS])
@@ -42,40 +41,24 @@ def printed(cell):
     return "".join(output.get("text", "") for output in cell.get("outputs", ()))
 
 
-def work(path, folder):
-    """The notebook after a smoke run with solutions in place and how many it has, or the error that ended it."""
-    notebook = read(path)
-    count = solved(notebook)
-    try:
-        execute(notebook, folder, smoke=True)
-    except nbclient.exceptions.CellExecutionError as error:
-        return error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    return notebook, count
-
-
 @pytest.fixture(scope="module")
-def executed(tmp_path_factory):
-    """Name -> result of `work`: all begun at once, two at a time; by a worker of pytest-xdist only what it asks for."""
-    with ThreadPoolExecutor(min(2, os.cpu_count() or 1)) as pool:
-        begun = {}
-
-        def result(path):
-            for one in [path] if "PYTEST_XDIST_WORKER" in os.environ else PATHS:
-                if one.stem not in begun:
-                    begun[one.stem] = pool.submit(work, one, tmp_path_factory.mktemp(one.stem))
-            return begun[path.stem].result()
-
-        yield result
+def kernel():
+    """One for all, since starting one takes longer than most notebooks do; `make notebooks` gives each its own."""
+    manager = AsyncKernelManager(kernel_name="python3")
+    run_sync(manager.start_kernel)(env=environment(smoke=True))
+    yield manager
+    run_sync(manager.shutdown_kernel)(now=True)
 
 
 @each
-def test_it_runs_from_top_to_bottom_and_its_solutions_are_right(executed, path):
-    found = executed(path)
-    if isinstance(found, Exception):
-        pytest.fail(f"{path.name}: {found}")
-    notebook, count = found
+def test_it_runs_from_top_to_bottom_and_its_solutions_are_right(kernel, path, tmp_path):
+    notebook = read(path)
+    count = solved(notebook)
+    notebook.cells.insert(0, nbformat.v4.new_code_cell(f"%reset -f\n%cd -q {tmp_path}"))
+    try:
+        client_of(notebook, km=kernel).execute()
+    except nbclient.exceptions.CellExecutionError as error:
+        pytest.fail(f"{path.name}: {error}")
     verdicts = [printed(cell).strip() for cell in notebook.cells if tagged(cell, "check")]
     assert count >= 2 and verdicts == ["Right."] * count
 
