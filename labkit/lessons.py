@@ -82,11 +82,14 @@ def run(
 def run_methods(
     name: str, config: RunConfig, seeds: int, rows: Sequence[str] = tuple(methods.METHODS)
 ) -> dict[tuple[str, int], Path]:
-    """Do these rows of the table (see `labkit.method_rows`), as `labkit methods`; returns (row, seed) -> run folder."""
+    """Do these rows of the table (see `labkit.method_rows`), as `labkit methods --jobs` with a seed on each CPU.
+
+    Returns (row, seed) -> run folder.
+    """
     RUNS.mkdir(exist_ok=True)
     cells = methods.group(RUNS, name, config, seeds, method_rows.chosen(config, rows))
     with _said():
-        states = methods.run_group(cells)
+        states = methods.run_group(cells, jobs=os.cpu_count() or 1)
     if set(states.values()) != {"done"}:
         raise LabError(f"group {name}: not every run is done: {states}")
     return {cell: folder for cell, (folder, _) in cells.items()}

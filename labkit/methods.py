@@ -10,15 +10,18 @@ import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from queue import Queue
+from threading import Thread
 from typing import Any, TypeVar
 
 from labkit import distill, groups, processes, runs
 from labkit.config import RunConfig, configure
 from labkit.method_rows import METHODS, SHARED, Variants
 from labkit.records import LabError, Score
-from labkit.stages import say
+from labkit.stages import say, say_through
 
 WRONG = {"teacher-wrong": "teacher", "student-0": "student"}  # stage -> who says it
 Cells = dict[tuple[str, int], tuple[Path, RunConfig]]
@@ -63,7 +66,7 @@ def run_group(cells: Mapping[Key, tuple[Path, RunConfig]], jobs: int = 1) -> dic
     chains = [{key: cell for key, cell in cells.items() if key[-1] == seed} for seed in seeds]
     states: dict[Key, str] = {}
     if jobs > 1 and len(chains) > 1:
-        return _side_by_side(chains, jobs)
+        return _side_by_side(chains, min(jobs, len(chains)))
     for chain in chains:
         if "stopped" not in states.values():
             states |= _run_chain(chain)
@@ -84,12 +87,31 @@ def _threads(n: int) -> Iterator[None]:
 
 
 def _side_by_side(chains: Sequence[Mapping[Key, tuple[Path, RunConfig]]], jobs: int) -> dict[Key, str]:
-    with _threads(max(1, (os.cpu_count() or 1) // jobs)), ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
+    context = get_context("spawn")
+    with (
+        context.Manager() as manager,
+        _threads(max(1, (os.cpu_count() or 1) // jobs)),
+        ProcessPoolExecutor(jobs, context) as pool,
+    ):
+        lines = manager.Queue()  # not a pipe: whoever is killed while writing to one blocks the others
+        listener = Thread(target=lambda: [say(line) for line in iter(lines.get, None)])
+        listener.start()
         try:
-            return {key: state for found in pool.map(_run_chain, chains) for key, state in found.items()}
+            done = pool.map(partial(_run_apart, lines), chains)
+            return {key: state for found in done for key, state in found.items()}
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+        finally:
+            lines.put(None)
+            listener.join()
+
+
+def _run_apart(lines: Queue[str], chain: Mapping[Key, tuple[Path, RunConfig]]) -> dict[Key, str]:
+    """Run one of several chains in a process of its own; what it says is said by the process that waits for it."""
+    seed = next(iter(chain))[-1]
+    say_through(lambda line: lines.put(f"seed {seed} | {line}"))
+    return _run_chain(chain)
 
 
 def _run_chain(chain: Mapping[Key, tuple[Path, RunConfig]]) -> dict[Key, str]:

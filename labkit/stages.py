@@ -148,15 +148,28 @@ def evaluate(lab: Lab) -> None:
     say(f"epoch {epoch}: mean accuracy {sum(score.accuracy for score in scores) / len(scores):.1%}")
 
 
+_tell: Callable[[str], None] | None = None
+
+
 def say(line: str) -> None:
     """One line for whoever watches: the terminal, or log.txt."""
+    if _tell is not None:
+        _tell(line)
+        return
     with suppress(OSError):  # a terminal that was closed, or a full disk under log.txt, is no reason to end a run
         tqdm.write(printable(line), file=sys.stderr)
 
 
+def say_through(tell: Callable[[str], None]) -> None:
+    """From now on, what this process says is given to `tell`, which has it said where somebody watches."""
+    global _tell
+    _tell = tell
+
+
 def _bar(label: str, total: int, finished: int) -> tqdm:
-    """A progress bar with time left on a terminal; nothing in a log."""
-    return tqdm(total=total, initial=finished, desc=label, leave=False, disable=not sys.stderr.isatty())
+    """A progress bar with time left on a terminal; nothing in a log, and nothing where others have theirs."""
+    hidden = _tell is not None or not sys.stderr.isatty()
+    return tqdm(total=total, initial=finished, desc=label, leave=False, disable=hidden)
 
 
 def _alive(lab: Lab, bar: tqdm) -> Callable[[int], None]:

@@ -186,6 +186,9 @@ def test_two_students_and_two_seeds_side_by_side_make_a_table_each(tmp_path, mon
     with pytest.raises(SystemExit, match="0"):
         cli.main()
     assert dict(os.environ) == before, "or later runs of this process would compute with another number of threads"
-    found = json.loads(capsys.readouterr().out)
+    out, err = capsys.readouterr()
+    for seed in (0, 1):
+        assert f"seed {seed} | --- zero-shot, seed {seed}: run m-student-qwen.zero-shot.s{seed}" in err.splitlines()
+    found = json.loads(out)
     assert [one["group"] for one in found] == ["m-student-neox", "m-student-qwen"]
     assert all(one["rows"][0]["seeds"] == 2 for one in found)
