@@ -21,6 +21,7 @@ from labkit import runs
 from labkit.records import LabError
 
 POLL = 0.5  # seconds between looks at a run that somebody else started
+ENDING = 10.0  # seconds that the processes of a run may take to end after it has said that it is stopped
 HALT_POLL = 0.05  # the same once it is to stop: a short run must not end before it hears
 
 
@@ -101,14 +102,24 @@ def delete(folder: Path) -> None:
     if not (folder / "config.json").exists():  # only what is a run is ever removed
         raise LabError(f"no run {folder.name} in {folder.parent}")
     cancel(folder)
-    current = read(folder.parent)["current"] == folder.name and working(folder.parent)
-    if current or _state(folder) in runs.LIVE:
+    until = time.monotonic() + ENDING
+    while _state(folder) not in (None, *runs.LIVE) and _busy(folder) and time.monotonic() < until:
+        time.sleep(HALT_POLL)
+    if _state(folder) in runs.LIVE or _is_current(folder):
         raise LabError(f"run {folder.name} is running: stop it first")
     with runs.writing(folder):  # whatever its status says: nobody writes it
         gone = folder.with_name(folder.name + ".new")  # no run by that name is ever listed
         shutil.rmtree(gone, ignore_errors=True)
         folder.rename(gone)
         shutil.rmtree(gone)
+
+
+def _busy(folder: Path) -> bool:
+    return _is_current(folder) or _held(folder / ".lock")
+
+
+def _is_current(folder: Path) -> bool:
+    return read(folder.parent)["current"] == folder.name and working(folder.parent)
 
 
 def _state(folder: Path) -> str | None:
@@ -121,7 +132,11 @@ def _state(folder: Path) -> str | None:
 
 def working(runs_dir: Path) -> bool:
     """Whether a worker process looks after this queue."""
-    lock = FileLock(runs_dir / ".queue.lock")
+    return _held(runs_dir / ".queue.lock")
+
+
+def _held(path: Path) -> bool:
+    lock = FileLock(path)
     try:
         with lock.acquire(blocking=False):
             return False

@@ -140,6 +140,7 @@ def test_a_pair_is_explained_token_by_token_in_numbers_that_add_up(page, url):
     assert values["loss of this pair"] == pytest.approx(
         values["NLL of the chosen side"] + values["odds-ratio term"], abs=1e-9
     )
+    in_both_themes(page)
 
 
 def test_flips_of_a_comparison_lead_to_both_answers(page, url):

@@ -8,11 +8,13 @@ import socket
 import subprocess
 import sys
 import time
+from threading import Timer
 
 import psutil
 import pytest
 import torch
 from faults import disk, same, small
+from filelock import FileLock
 
 from app import accuracy, launcher, pairs, progress, run_page, runs_tab, search, store, traces
 from labkit import alive, distill, files, orpo, queueing, runs, stages, training, trouble
@@ -244,13 +246,24 @@ def test_a_pid_that_now_belongs_to_a_stranger_is_never_signalled(copy, half, str
     assert not folder.exists()
 
 
-def test_a_run_that_is_being_written_is_never_deleted_whatever_its_status_says(copy, half):
+def test_a_run_that_is_being_written_is_never_deleted_whatever_its_status_says(copy, half, monkeypatch):
+    monkeypatch.setattr(queueing, "ENDING", 0.2)
     folder = copy(half)
     with runs.writing(folder):
         (folder / "status.json").write_text('{"state": "failed"}')
         with pytest.raises(LabError, match="is being written"):
             queueing.delete(folder)
     assert (folder / "config.json").exists()
+
+
+def test_a_run_that_says_it_is_stopped_may_take_a_moment_to_end_before_it_is_deleted(copy, half):
+    folder = copy(half)
+    runs.write_status(folder, state="stopped")
+    lock = FileLock(folder / ".lock", thread_local=False)
+    lock.acquire()
+    Timer(0.5, lock.release).start()
+    queueing.delete(folder)
+    assert not folder.exists()
 
 
 MAKE = """
