@@ -153,11 +153,11 @@ _tell: Callable[[str], None] | None = None
 
 def say(line: str) -> None:
     """One line for whoever watches: the terminal, or log.txt."""
-    if _tell is not None:
-        _tell(line)
-        return
-    with suppress(OSError):  # a terminal that was closed, or a full disk under log.txt, is no reason to end a run
-        tqdm.write(printable(line), file=sys.stderr)
+    with suppress(OSError, EOFError):  # no listener, a closed terminal or a full disk under log.txt ends no run
+        if _tell is not None:
+            _tell(line)
+        else:
+            tqdm.write(printable(line), file=sys.stderr)
 
 
 def say_through(tell: Callable[[str], None]) -> None:

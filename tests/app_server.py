@@ -73,7 +73,7 @@ def violations(page):
 
 def in_both_themes(page):
     """Fail for anything that axe finds in the page as it is now, in light or in dark."""
-    for theme in ("light", "dark"):
+    for theme in ("dark", "light"):
         page.emulate_media(color_scheme=theme)
         page.wait_for_function("dark => document.body.classList.contains('dark') === dark", arg=theme == "dark")
         page.wait_for_timeout(300)  # colours fade into each other

@@ -64,6 +64,7 @@ def test_opening_the_app_loads_no_torch():
 
 @pytest.mark.parametrize("tab", TABS)
 def test_no_accessibility_violation(page, url, tab):
+    page.emulate_media(color_scheme="dark")  # opened in dark, where the form and the token view are opened in light
     open_tab(page, url, tab, run="first")
     page.wait_for_timeout(1500)
     in_both_themes(page)
