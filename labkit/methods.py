@@ -9,11 +9,10 @@ import os
 import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
-from functools import partial
+from contextlib import contextmanager, suppress
 from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
-from queue import Queue
 from threading import Thread
 from typing import Any, TypeVar
 
@@ -88,29 +87,44 @@ def _threads(n: int) -> Iterator[None]:
 
 def _side_by_side(chains: Sequence[Mapping[Key, tuple[Path, RunConfig]]], jobs: int) -> dict[Key, str]:
     context = get_context("spawn")
-    with (
-        context.Manager() as manager,
-        _threads(max(1, (os.cpu_count() or 1) // jobs)),
-        ProcessPoolExecutor(jobs, context) as pool,
-    ):
-        lines = manager.Queue()  # not a pipe: whoever is killed while writing to one blocks the others
-        listener = Thread(target=lambda: [say(line) for line in iter(lines.get, None)])
-        listener.start()
-        try:
-            done = pool.map(partial(_run_apart, lines), chains)
-            return {key: state for found in done for key, state in found.items()}
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-        finally:
-            lines.put(None)
-            listener.join()
+    ear, mouth = context.Pipe(duplex=False)
+    listener = Thread(target=_pass_on, args=(ear,))
+    listener.start()
+    try:
+        with (
+            _threads(max(1, (os.cpu_count() or 1) // jobs)),
+            ProcessPoolExecutor(jobs, context, _speak_into, (mouth,)) as pool,
+        ):
+            try:
+                return {key: state for found in pool.map(_run_apart, chains) for key, state in found.items()}
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+    finally:
+        mouth.close()  # the last one: the workers' went with them, and the listener ends
+        listener.join()
 
 
-def _run_apart(lines: Queue[str], chain: Mapping[Key, tuple[Path, RunConfig]]) -> dict[Key, str]:
+def _pass_on(ear: Connection) -> None:
+    with suppress(EOFError):
+        while True:
+            say(ear.recv())
+
+
+_mouth: Connection | None = None  # of a worker, to the process that waits for it
+
+
+def _speak_into(mouth: Connection) -> None:
+    global _mouth
+    _mouth = mouth
+
+
+def _run_apart(chain: Mapping[Key, tuple[Path, RunConfig]]) -> dict[Key, str]:
     """Run one of several chains in a process of its own; what it says is said by the process that waits for it."""
     seed = next(iter(chain))[-1]
-    say_through(lambda line: lines.put(f"seed {seed} | {line}"))
+    assert _mouth is not None
+    send = _mouth.send
+    say_through(lambda line: send(f"seed {seed} | {line}"[:1000]))  # in one piece: a pipe takes 4 kB at once
     return _run_chain(chain)
 
 
