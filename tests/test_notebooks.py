@@ -54,7 +54,7 @@ def kernel():
 def test_it_runs_from_top_to_bottom_and_its_solutions_are_right(kernel, path, tmp_path):
     notebook = read(path)
     count = solved(notebook)
-    notebook.cells.insert(0, nbformat.v4.new_code_cell(f"%reset -f\n%cd -q {tmp_path}"))
+    notebook.cells.insert(0, nbformat.v4.new_code_cell(f"%reset_selective -f .\n%cd -q {tmp_path}"))
     try:
         client_of(notebook, km=kernel).execute()
     except nbclient.exceptions.CellExecutionError as error:
