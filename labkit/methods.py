@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
+import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from threading import Thread
 from typing import Any, TypeVar
@@ -93,7 +96,7 @@ def _side_by_side(chains: Sequence[Mapping[Key, tuple[Path, RunConfig]]], jobs: 
     try:
         with (
             _threads(max(1, (os.cpu_count() or 1) // jobs)),
-            ProcessPoolExecutor(jobs, context, _speak_into, (mouth,)) as pool,
+            ProcessPoolExecutor(jobs, context, _begin_apart, (mouth,)) as pool,
         ):
             try:
                 return {key: state for found in pool.map(_run_apart, chains) for key, state in found.items()}
@@ -114,9 +117,19 @@ def _pass_on(ear: Connection) -> None:
 _mouth: Connection | None = None  # of a worker, to the process that waits for it
 
 
-def _speak_into(mouth: Connection) -> None:
+def _begin_apart(mouth: Connection) -> None:
     global _mouth
     _mouth = mouth
+    Thread(target=_end_with, args=(parent_process(),), daemon=True).start()
+
+
+def _end_with(starter: BaseProcess) -> None:
+    """A worker whose starter was killed stops its run as when it is asked to, and then itself."""
+    starter.join()
+    os.kill(os.getpid(), signal.SIGTERM)
+    while signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:  # a run is in hand: asked twice, it would lose its step
+        time.sleep(0.2)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _run_apart(chain: Mapping[Key, tuple[Path, RunConfig]]) -> dict[Key, str]:

@@ -3,8 +3,10 @@
 import json
 import os
 import shutil
+import subprocess
 import sys
 
+import psutil
 import pytest
 
 from labkit import cli, distill, groups, method_rows, method_text, methods, processes, runs, statistics
@@ -156,6 +158,23 @@ def test_several_processes_share_each_run_and_so_take_no_seeds_side_by_side(tmp_
     with pytest.raises(LabError, match="--jobs 2: 2 processes share each run already"):
         methods.run_group(cells, jobs=2)
     assert not list(tmp_path.iterdir())
+
+
+def test_seeds_side_by_side_stop_when_the_command_that_started_them_is_killed(tmp_path):
+    sets = [part for key, value in {**TINY, "epochs": 1000}.items() for part in ("--set", f"{key}={value}")]
+    wanted = ["--recipe", "pocket-quick", "--methods", "diverse-cot", "--seeds", "2", "--jobs", "2"]
+    command = [sys.executable, "-m", "labkit", "methods", "m", *wanted, *sets, "--runs-dir", str(tmp_path)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as started:
+        waited_for = {"seed 0", "seed 1"}
+        while waited_for and (line := started.stderr.readline()):
+            if "epoch 1:" in line:
+                waited_for.discard(line[:6])
+        workers = psutil.Process(started.pid).children(recursive=True)
+        started.kill()
+        assert not waited_for and len(workers) >= 2
+        assert not psutil.wait_procs(workers, timeout=120)[1]
+    for seed in (0, 1):
+        assert runs.status(tmp_path / f"m.diverse-cot.s{seed}")["state"] == "stopped"
 
 
 def test_every_row_is_a_valid_setting_of_every_recipe_and_every_claim_is_about_rows():
