@@ -82,14 +82,15 @@ def run(
 def run_methods(
     name: str, config: RunConfig, seeds: int, rows: Sequence[str] = tuple(methods.METHODS)
 ) -> dict[tuple[str, int], Path]:
-    """Do these rows of the table (see `labkit.method_rows`), as `labkit methods --jobs` with a seed on each CPU.
+    """Do these rows of the table (see `labkit.method_rows`), all seeds side by side as with `labkit methods --jobs`,
+    also where CPUs are fewer: three seeds in two rounds would leave one idle in the second.
 
     Returns (row, seed) -> run folder.
     """
     RUNS.mkdir(exist_ok=True)
     cells = methods.group(RUNS, name, config, seeds, method_rows.chosen(config, rows))
     with _said():
-        states = methods.run_group(cells, jobs=os.cpu_count() or 1)
+        states = methods.run_group(cells, jobs=min(seeds, 2 * (os.cpu_count() or 1)))
     if set(states.values()) != {"done"}:
         raise LabError(f"group {name}: not every run is done: {states}")
     return {cell: folder for cell, (folder, _) in cells.items()}
