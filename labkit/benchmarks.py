@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import importlib
 import json
 import math
 import random
@@ -18,8 +19,6 @@ from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
-
-import datasets
 
 from labkit import pocket
 from labkit.records import HALF, LabError, Problem, shown
@@ -277,6 +276,7 @@ def _hub_rows(benchmark: str, split: str) -> Iterator[tuple[int, Row]]:
 def hub_rows(name: str, subset: str | None, split: str) -> Iterator[Row]:
     """The rows of a split of a dataset on the hub or in a folder; raises `LabError` if they are not to be had."""
     try:
+        datasets = importlib.import_module("datasets")  # takes a second, and only these rows need it
         return iter(datasets.load_dataset(name, subset, split=split))
     except Exception as error:  # the hub client raises dozens of kinds; all mean that the rows are not to be had
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__

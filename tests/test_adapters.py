@@ -1,12 +1,10 @@
 """LoRA: only adapters move, the gradient is autograd's, a run resumes to the same bytes, and what is saved merges."""
 
-import signal
-import subprocess
 import sys
-import time
 
 import pytest
 import torch
+from forked import distilling, end, wait_for
 from one_at_a_time import make_examples, make_model, plain_orpo
 
 from labkit import adapters, distill, runs, training
@@ -62,12 +60,10 @@ def test_a_killed_run_resumes_from_its_adapters_to_the_same_bytes(tmp_path):
     for folder in (whole, killed):
         distill.prepare(folder, recipe("pocket-quick", SETTINGS))
     assert distill.run(whole) == "done"
-    command = [sys.executable, "-m", "labkit", "distill", "killed", "--runs-dir", str(tmp_path)]
-    child = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    while child.poll() is None and len(list(runs.rows(killed / "metrics.jsonl"))) < 2:
-        time.sleep(0.005)
-    child.send_signal(signal.SIGKILL)
-    child.wait()
+    child = distilling(killed)
+    wait_for(child, lambda: len(list(runs.rows(killed / "metrics.jsonl"))) >= 2, killed)
+    child.kill()
+    end(child)
     (checkpoint,) = [path for path in killed.glob("checkpoints/*") if path.suffix != ".new"]
     assert not (checkpoint / "model.safetensors").exists() and (checkpoint / adapters.FILE).exists()
     assert distill.run(killed) == "done"

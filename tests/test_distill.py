@@ -1,15 +1,12 @@
 """The whole job on real pocket models: it can be killed anywhere, and the finished run has the same bytes."""
 
 import json
-import signal
-import subprocess
-import sys
-import time
 from importlib import metadata
 from pathlib import Path
 
 import pytest
 import torch
+from forked import distilling, end, said, wait_for
 
 from labkit import compare, distill, methods, runs
 from labkit.config import recipe
@@ -25,23 +22,6 @@ SAME = ("problems.jsonl", "scores.jsonl", "traces/*.jsonl", "triplets/*.jsonl", 
 
 def _bytes(folder):
     return {str(p.relative_to(folder)): p.read_bytes() for pattern in SAME for p in sorted(folder.glob(pattern))}
-
-
-def _start(folder):
-    command = [sys.executable, "-m", "labkit", "distill", folder.name, "--runs-dir", str(folder.parent)]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-
-
-def _when(child, happened):
-    """Wait until something has happened in the run's folder; False if the run ended before."""
-    while child.poll() is None:
-        try:
-            if happened():
-                return True
-        except (OSError, ValueError):
-            pass
-        time.sleep(0.002)
-    return False
 
 
 @pytest.fixture(scope="module")
@@ -114,11 +94,11 @@ def test_killed_again_and_again_it_ends_with_the_same_bytes(whole):
         "refreshing": lambda: runs.done(folder, "traces/student-1.jsonl") >= 8,
         "last epoch": lambda: json.loads((folder / "status.json").read_text())["stage"] == "after epoch 2",
     }
-    for moment, happened in moments.items():
-        child = _start(folder)
-        assert _when(child, happened), f"{moment}: {child.stderr.read()}"
-        child.send_signal(signal.SIGKILL)
-        child.wait()
+    for happened in moments.values():
+        child = distilling(folder)
+        wait_for(child, happened, folder)
+        child.kill()
+        end(child)
         assert runs.status(folder)["state"] == "died"
     assert distill.run(folder) == "done"
     assert _bytes(folder) == _bytes(whole)
@@ -128,11 +108,10 @@ def test_killed_again_and_again_it_ends_with_the_same_bytes(whole):
 def test_a_stopped_run_says_how_to_continue_and_ends_with_the_same_bytes(whole):
     folder = whole.parent / "stopped"
     distill.prepare(folder, recipe("pocket-quick", SETTINGS))
-    child = _start(folder)
-    assert _when(child, lambda: len(list(runs.rows(folder / "metrics.jsonl"))) >= 5)
-    child.send_signal(signal.SIGTERM)
-    _, err = child.communicate()
-    assert child.returncode == 3 and "labkit distill stopped" in err
+    child = distilling(folder)
+    wait_for(child, lambda: len(list(runs.rows(folder / "metrics.jsonl"))) >= 5, folder)
+    child.terminate()
+    assert end(child) == 3 and "labkit distill stopped" in said(folder)
     assert runs.status(folder)["state"] == "stopped" and list(folder.glob("checkpoints/step-*"))
     assert distill.run(folder) == "done"
     assert _bytes(folder) == _bytes(whole)

@@ -4,7 +4,6 @@ ends, with the reason, when one of them does."""
 import json
 import os
 import re
-import signal
 import socket
 import subprocess
 import sys
@@ -13,9 +12,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+from forked import distilling, end, said, start, wait_for
 from one_at_a_time import make_examples
 
-from labkit import distill, processes, runs
+from labkit import crew, distill, processes, runs
 from labkit.config import recipe
 from labkit.packing import deal
 from labkit.records import Answer, Trace
@@ -36,17 +36,14 @@ def _launch(folder):
 
 def _start(folder):
     """The same (leader, follower) without a launcher, as SLURM's srun starts them: sooner here."""
-    command = [sys.executable, "-m", "labkit", "distill", folder.name, "--runs-dir", str(folder.parent)]
-    return _pair(command, folder)
+    return [distilling(folder, **place) for place in _places()]
 
 
-def _pair(command, folder):
+def _places():
+    """What a launcher tells each of two processes."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
-    return [
-        subprocess.Popen(command, env={**os.environ, **meeting, "RANK": rank}, stdout=_log(folder), stderr=_log(folder))
-        for rank in ("0", "1")
-    ]
+    return [{**meeting, "RANK": rank} for rank in ("0", "1")]
 
 
 def _log(folder):
@@ -56,18 +53,6 @@ def _log(folder):
 def _prepared(folder, **more):
     distill.prepare(folder, recipe("pocket-quick", {**SETTINGS, **more}))
     return folder
-
-
-def _said(folder):
-    return (folder.parent / "said.txt").read_text()
-
-
-def _wait_for(child, happened, folder):
-    while child.poll() is None:
-        if happened():
-            return
-        time.sleep(0.01)
-    raise AssertionError(f"the run ended before: {_said(folder)}")
 
 
 @pytest.fixture(scope="module")
@@ -101,12 +86,13 @@ def _same_run(found, expected):
 def test_two_processes_make_the_run_of_one(alone):
     folder = _prepared(alone.parent / "two")
     launcher = _launch(folder)
-    _wait_for(launcher, lambda: runs.done(folder, "traces/teacher.jsonl"), folder)
+    while launcher.poll() is None and not runs.done(folder, "traces/teacher.jsonl"):
+        time.sleep(0.01)
     leader = runs.status(folder)["pid"]
     (follower,) = [p for p in psutil.Process(launcher.pid).children() if p.pid != leader and "distill" in p.cmdline()]
     written = [file.path for file in follower.open_files() if file.path.startswith(str(folder))]
     assert not written, "only one process writes the run's folder"
-    assert launcher.wait() == 0, _said(folder)
+    assert launcher.wait() == 0, said(folder)
     assert runs.status(folder)["state"] == "done"
     _same_run(folder, alone)
     (started,) = [row for row in runs.rows(folder / "events.jsonl") if row["event"] == "started"]
@@ -116,69 +102,66 @@ def test_two_processes_make_the_run_of_one(alone):
 def test_stopped_and_killed_in_every_way_it_says_so_and_comes_to_the_same_end(alone):
     folder = _prepared(alone.parent / "killed", fsdp=True)  # each process then holds a part of the student
     leader, follower = _start(folder)
-    _wait_for(leader, lambda: len(list(runs.rows(folder / "metrics.jsonl"))) >= 1, folder)
+    wait_for(leader, lambda: len(list(runs.rows(folder / "metrics.jsonl"))) >= 1, folder)
     for process in (leader, follower):  # as a scheduler does before it takes the machine away
-        process.send_signal(signal.SIGTERM)
-    assert (leader.wait(60), follower.wait(60)) == (3, 0), _said(folder)
+        process.terminate()
+    assert (end(leader), end(follower)) == (3, 0), said(folder)
     assert runs.status(folder)["state"] == "stopped"
     assert json.loads(next(folder.glob("checkpoints/*/position.json")).read_text())["step"] >= 1
 
     leader, follower = _start(folder)
-    _wait_for(leader, lambda: len(list(runs.rows(folder / "metrics.jsonl"))) >= 3, folder)
+    wait_for(leader, lambda: len(list(runs.rows(folder / "metrics.jsonl"))) >= 3, folder)
     follower.kill()
-    assert leader.wait(60) == 1
+    assert end(leader) == 1
     state = runs.status(folder)
     assert state["state"] == "failed"
     assert state["reason"].startswith(f"process 1 of 2 (pid {follower.pid} on ") and "was killed" in state["reason"]
 
     leader, follower = _start(folder)
-    _wait_for(leader, lambda: (folder / "answers/epoch-1.jsonl").exists(), folder)
+    wait_for(leader, lambda: (folder / "answers/epoch-1.jsonl").exists(), folder)
     leader.kill()
-    follower.wait(60)  # nobody is left to tell it: it notices by itself
-    leader.wait()
+    end(leader)
+    assert end(follower) is not None, "nobody is left to tell it: it notices by itself"
     assert runs.status(folder)["state"] == "died"
 
     assert distill.run(folder) == "done"  # one process alone can go on, too
     _same_run(folder, alone)
 
 
-FAILING = """
-from labkit import crew, processes
-processes.join()
-if processes.rank():
-    crew.follow()
-try:
-    processes.order("step", [], 0.1, 1.0)  # no student was loaded: the follower fails
-    processes.together("mine")
-except RuntimeError as error:
-    print("because", processes.reason_of(error))
-"""
-BUSY = """
-import os, time
-from labkit import processes
-processes.GRACE = 0.5
-processes.join()
-if processes.rank():
-    os._exit(9)
-with processes.telling(lambda reason: print("told", reason, flush=True)):
-    time.sleep(100)
-"""
+def _failing():
+    processes.join()
+    if processes.rank():
+        crew.follow()
+    try:
+        processes.order("step", [], 0.1, 1.0)  # no student was loaded: the follower fails
+        processes.together("mine")
+    except RuntimeError as error:
+        print("because", processes.reason_of(error))
+
+
+def _busy():
+    processes.GRACE = 0.5
+    processes.join()
+    if processes.rank():
+        os._exit(9)
+    with processes.telling(lambda reason: print("told", reason, flush=True)):
+        time.sleep(100)
 
 
 @pytest.mark.parametrize(
-    ("code", "line"),
+    ("work", "code", "line"),
     [
-        (FAILING, r"because process 1 of 2 \(pid \d+ on .+\) failed: AttributeError: .*None"),
-        (BUSY, r"told process 1 of 2 \(pid \d+ on .+\) was killed, or its machine is gone"),
+        (_failing, 0, r"because process 1 of 2 \(pid \d+ on .+\) failed: AttributeError: .*None"),
+        (_busy, 1, r"told process 1 of 2 \(pid \d+ on .+\) was killed, or its machine is gone"),
     ],
     ids=["a failing follower says why", "a leader in work of its own learns it too"],
 )
-def test_whoever_ends_the_leader_knows_and_does_not_wait(code, line, tmp_path):
+def test_whoever_ends_the_leader_knows_and_does_not_wait(work, code, line, tmp_path):
     began = time.monotonic()
-    leader, follower = _pair([sys.executable, "-c", code], tmp_path / "pair")
-    assert leader.wait(90) == (0 if code is FAILING else 1)
-    follower.wait(90)
-    assert re.search(line, _said(tmp_path / "pair")), _said(tmp_path / "pair")
+    leader, follower = [start(work, tmp_path / "said.txt", **place) for place in _places()]
+    assert end(leader, 90) == code
+    assert end(follower, 90) is not None
+    assert re.search(line, said(tmp_path / "run")), said(tmp_path / "run")
     assert time.monotonic() - began < 90
 
 

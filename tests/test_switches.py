@@ -1,11 +1,7 @@
 """Each setting beyond the paper does what it says in a whole run; a run with all of them resumes to the same bytes."""
 
-import signal
-import subprocess
-import sys
-import time
-
 import pytest
+from forked import distilling, end, wait_for
 
 from labkit import distill, runs
 from labkit.config import configure, recipe
@@ -68,13 +64,10 @@ def test_a_switched_run_killed_again_and_again_ends_with_the_same_bytes(switched
     folder = switched.parent / "killed"
     distill.prepare(folder, recipe("pocket-quick", {**SETTINGS, **SWITCHED}))
     for epoch in (2, 3, 4):
-        command = [sys.executable, "-m", "labkit", "distill", folder.name, "--runs-dir", str(folder.parent)]
-        child = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-        while child.poll() is None and not (folder / f"triplets/epoch-{epoch}.jsonl").exists():
-            time.sleep(0.01)
-        assert child.poll() is None
-        child.send_signal(signal.SIGKILL)
-        child.wait()
+        child = distilling(folder)
+        wait_for(child, (folder / f"triplets/epoch-{epoch}.jsonl").exists, folder)
+        child.kill()
+        end(child)
     assert distill.run(folder) == "done"
     assert _bytes(folder) == _bytes(switched)
 
