@@ -21,7 +21,7 @@ from labkit import runs
 from labkit.records import LabError
 
 POLL = 0.5  # seconds between looks at a run that somebody else started
-ENDING = 10.0  # seconds that the processes of a run may take to end after it has said that it is stopped
+ENDING = 60.0  # seconds that the processes of a stopped run may take to end, on a busy machine
 HALT_POLL = 0.05  # the same once it is to stop: a short run must not end before it hears
 
 

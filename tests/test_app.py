@@ -214,7 +214,7 @@ def test_a_run_is_started_watched_stopped_resumed_and_deleted_by_clicking(page, 
     page.wait_for_selector("#run-head .state.stopped", timeout=120_000)
     page.click("#run-delete")
     page.click("#run-delete-yes")
-    page.wait_for_function("!document.querySelector('#run-list').innerText.includes('clicked')")
+    page.wait_for_function("!document.querySelector('#run-list').innerText.includes('clicked')", timeout=120_000)
     assert not (runs_dir / "clicked").exists()
 
 
