@@ -14,6 +14,8 @@ from typing import Any
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # nobody is told that the lab is open
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# gradio would keep a record of 10,000 events, and with it the memory around each: 20 MB an hour of open pages
+os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "50")
 
 import gradio as gr
 from starlette.middleware import Middleware

@@ -188,6 +188,7 @@ def test_a_page_that_stays_open_does_not_make_the_server_grow(browser, tmp_path)
         assert set(session.blocks_config.blocks) == set(app.blocks.blocks)
         assert set(session.config_values) == set(app.blocks.blocks)
         assert app.state_holder.capacity == sessions.PAGES
+        assert app.blocks._queue.ANALYTICS_MAX_EVENTS <= 50, "each record of a past event keeps memory around it in use"
         page.close()
     finally:
         app.blocks.close()
