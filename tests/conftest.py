@@ -80,7 +80,7 @@ def page(browser):
     """A fresh page that fails the test for console errors and for requests to anywhere else."""
     context = browser.new_context(viewport={"width": 1440, "height": 1000}, color_scheme="light")
     opened, trouble = context.new_page(), []
-    opened.set_default_timeout(30_000)
+    opened.set_default_timeout(120_000)  # a crowded machine may take long; nothing here is about speed
     opened.on("console", lambda message: message.type == "error" and trouble.append(message.text))
     opened.on("pageerror", lambda error: trouble.append(str(error)))
     opened.on(
