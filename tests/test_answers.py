@@ -167,7 +167,7 @@ def test_a_megabyte_of_anything_takes_no_more_than_seconds(kind, piece):
     text = (piece * (1_000_000 // len(piece) + 1))[:1_000_000]
     start = time.process_time()  # processor time: other work on the machine does not count
     read(text, problem(kind))
-    assert time.process_time() - start < 10  # one that explodes takes hours; the slowest took a second on a slow machine
+    assert time.process_time() - start < 10  # one that explodes takes hours; the slowest took a second
 
 
 def rows():
