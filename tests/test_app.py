@@ -48,6 +48,7 @@ def url(runs_dir):
 def test_the_first_screen_is_never_empty(browser, tmp_path):
     with serving(tmp_path) as empty:
         page = browser.new_page()
+        page.set_default_timeout(120_000)
         page.goto(empty)
         page.wait_for_selector(".trace >> visible=true")
         assert "demo-run" in page.url
@@ -201,8 +202,9 @@ def test_a_run_is_started_watched_stopped_resumed_and_deleted_by_clicking(page, 
     page.reload()  # a reload during the run: still there, still live
     page.wait_for_selector("#run-head h2:has-text('clicked')")
     other = browser.new_page()
+    other.set_default_timeout(120_000)
     other.goto(page.url)
-    other.wait_for_selector("#run-stop:enabled", timeout=60_000)
+    other.wait_for_selector("#run-stop:enabled", timeout=120_000)
     other.click("#run-stop")
     page.wait_for_selector("#run-head .state.stopped", timeout=120_000)
     other.close()
@@ -293,6 +295,7 @@ def test_the_public_demo_replays_and_allows_nothing_but_the_quick_run(browser, t
     shutil.copytree(DEMO, tmp_path / "mine", ignore=shutil.ignore_patterns(".index"))
     with serving(tmp_path, LABKIT_DEMO="1") as url:
         page = browser.new_page()
+        page.set_default_timeout(120_000)
         open_tab(page, url, "runs", run="mine")
         assert page.locator("#new-run").count() == 0
         assert not page.locator("#run-delete").is_visible() and page.locator("#start").is_visible()

@@ -35,7 +35,7 @@ def url(runs_dir):
 
 def saved(page, button):
     """(name, text) of the file that a click saves."""
-    with page.expect_download(timeout=60_000) as download:
+    with page.expect_download(timeout=120_000) as download:
         page.click(button)
     return download.value.suggested_filename, download.value.path().read_text(encoding="utf-8")
 
@@ -122,6 +122,7 @@ def test_nothing_jumps_while_a_run_goes_on(page, url, runs_dir):
 def test_a_password_is_demanded_where_one_is_set_and_of_whoever_opens_the_lab_to_others(browser, tmp_path):
     with serving(tmp_path, LABKIT_AUTH="me:secret") as url:
         page = browser.new_page()
+        page.set_default_timeout(120_000)
         assert page.goto(f"{url}/config").status == 401
         page.goto(url)
         page.get_by_label("username").fill("me")
@@ -151,6 +152,7 @@ def test_a_run_from_the_command_line_is_live_and_outlives_the_server(browser, tm
         str(tmp_path),
     ]
     port, page = free_port(), browser.new_page()
+    page.set_default_timeout(120_000)
     with open(tmp_path / "log", "wb") as log:
         run = subprocess.Popen([*command, *sets], cwd=ROOT, stdout=log, stderr=log)
     try:
@@ -161,15 +163,15 @@ def test_a_run_from_the_command_line_is_live_and_outlives_the_server(browser, tm
             page.wait_for_selector("#run-stop:enabled")
         assert run.poll() is None and runs.status(tmp_path / "mine")["state"] in runs.LIVE
         with serving(tmp_path, port):
-            page.wait_for_url("**run=mine**", timeout=60_000)
+            page.wait_for_url("**run=mine**", timeout=120_000)
             page.goto(f"{url}/?tab=runs&run=mine")
-            page.wait_for_selector("#run-stop:enabled", timeout=60_000)
+            page.wait_for_selector("#run-stop:enabled", timeout=120_000)
             page.click("#run-stop")
             page.wait_for_selector("#run-head .state.stopped", timeout=120_000)
-        assert run.wait(60) == 3
+        assert run.wait(120) == 3
     finally:
         run.terminate()
-        run.wait(60)
+        run.wait(120)
         page.close()
 
 
@@ -179,6 +181,7 @@ def test_a_page_that_stays_open_does_not_make_the_server_grow(browser, tmp_path)
     app = main.launch(tmp_path, port, wait=False)[0]
     try:
         page = browser.new_page()
+        page.set_default_timeout(120_000)
         open_tab(page, f"http://127.0.0.1:{port}", "runs", run="one")
         for number in range(2):  # so that ticks have something to say, and nothing in between
             shutil.copytree(DEMO, tmp_path / f"more-{number}")

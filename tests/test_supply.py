@@ -105,6 +105,7 @@ def test_the_dashboard_asks_nobody_either(cut_off, browser, tmp_path):
     (tmp_path / "runs").mkdir()
     with serving(tmp_path / "runs", **{name: environment[name] for name in ("PYTHONPATH", "LABKIT_SOCKETS")}) as url:
         page = browser.new_page()
+        page.set_default_timeout(120_000)
         for tab in ("traces", "pairs", "accuracy", "runs"):
             open_tab(page, url, tab, run="demo-run")
         page.close()
