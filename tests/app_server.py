@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CHROMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome", "chrome")
 CHROMIUM = os.environ.get("LABKIT_CHROMIUM") or next(filter(None, map(shutil.which, CHROMES)), None)
 DEMO = ROOT / "app" / "demo-run"
+PATIENCE = 120_000  # milliseconds for anything to appear: a crowded machine is slow, and nothing here is about speed
 TABS = {"traces": ".trace", "pairs": ".trace", "accuracy": "#bars .main-svg", "runs": ".stages"}  # what says: ready
 
 
@@ -55,6 +56,13 @@ def browsing(playwright):
         yield browser
     finally:
         browser.close()
+
+
+def new_page(browser, **options):
+    """A page, of a browser or a context, that waits with patience."""
+    page = browser.new_page(**options)
+    page.set_default_timeout(PATIENCE)
+    return page
 
 
 def open_tab(page, url, tab="traces", **params):

@@ -41,8 +41,8 @@ def said(folder):
     return (folder.parent / "said.txt").read_text()
 
 
-def wait_for(child, happened, folder):
-    """Wait until something has happened in the run's folder, and say what the run said if it ended before."""
+def wait_for(child, happened, folder, moment=""):
+    """Wait until something has happened in the run's folder; names the moment, and what the run said, if it ended."""
     while child.is_alive():
         try:
             if happened():
@@ -50,7 +50,7 @@ def wait_for(child, happened, folder):
         except (OSError, ValueError):  # a file that is being written
             pass
         time.sleep(0.002)
-    raise AssertionError(f"the run ended before: {said(folder)}")
+    raise AssertionError(f"the run ended before {moment or happened}: {said(folder)}")
 
 
 def end(child, seconds=60):

@@ -8,7 +8,7 @@ import urllib.error
 import urllib.request
 
 import pytest
-from app_server import CHROMIUM, DEMO, ROOT, TABS, in_both_themes, open_tab, serving
+from app_server import CHROMIUM, DEMO, ROOT, TABS, in_both_themes, new_page, open_tab, serving
 
 from labkit import runs
 
@@ -47,8 +47,7 @@ def url(runs_dir):
 
 def test_the_first_screen_is_never_empty(browser, tmp_path):
     with serving(tmp_path) as empty:
-        page = browser.new_page()
-        page.set_default_timeout(120_000)
+        page = new_page(browser)
         page.goto(empty)
         page.wait_for_selector(".trace >> visible=true")
         assert "demo-run" in page.url
@@ -133,7 +132,7 @@ def test_a_pair_is_explained_token_by_token_in_numbers_that_add_up(page, url):
     open_tab(page, url, "pairs", run="first")
     assert "used at step" in page.inner_text("#pair-detail")
     page.click("#token-view")
-    page.wait_for_selector("#tokens .sum", timeout=120_000)
+    page.wait_for_selector("#tokens .sum")
     told = page.locator("#tokens .sum > div").all_inner_texts()
     values = {one.split("\n")[0]: float(one.split("\n")[1].replace("−", "-")) for one in told}
     assert values["log-odds ratio"] == pytest.approx(
@@ -197,26 +196,25 @@ def test_a_run_is_started_watched_stopped_resumed_and_deleted_by_clicking(page, 
     page.wait_for_function("document.querySelector('#command')?.textContent.includes('distill clicked')")
     page.wait_for_function("document.querySelector('#command')?.textContent.includes('epochs=30')")
     page.click("#start")
-    page.wait_for_selector("#run-head h2:has-text('clicked')", timeout=120_000)
-    page.wait_for_selector("#run-stop:enabled", timeout=120_000)
+    page.wait_for_selector("#run-head h2:has-text('clicked')")
+    page.wait_for_selector("#run-stop:enabled")
     page.reload()  # a reload during the run: still there, still live
     page.wait_for_selector("#run-head h2:has-text('clicked')")
-    other = browser.new_page()
-    other.set_default_timeout(120_000)
+    other = new_page(browser)
     other.goto(page.url)
-    other.wait_for_selector("#run-stop:enabled", timeout=120_000)
+    other.wait_for_selector("#run-stop:enabled")
     other.click("#run-stop")
-    page.wait_for_selector("#run-head .state.stopped", timeout=120_000)
+    page.wait_for_selector("#run-head .state.stopped")
     other.close()
     assert runs.status(runs_dir / "clicked")["state"] == "stopped"
     page.wait_for_selector("#run-resume:enabled")
     page.click("#run-resume")
-    page.wait_for_selector("#run-stop:enabled", timeout=120_000)
+    page.wait_for_selector("#run-stop:enabled")
     page.click("#run-stop")
-    page.wait_for_selector("#run-head .state.stopped", timeout=120_000)
+    page.wait_for_selector("#run-head .state.stopped")
     page.click("#run-delete")
     page.click("#run-delete-yes")
-    page.wait_for_function("!document.querySelector('#run-list').innerText.includes('clicked')", timeout=120_000)
+    page.wait_for_function("!document.querySelector('#run-list').innerText.includes('clicked')")
     assert not (runs_dir / "clicked").exists()
 
 
@@ -227,7 +225,7 @@ def test_a_run_that_cannot_start_says_why_and_can_be_mended(page, url):
     page.locator("#set-teacher").locator("input, textarea").first.fill("/nowhere/at-all")
     page.wait_for_function("document.querySelector('#command')?.textContent.includes('nowhere')")
     page.click("#start")
-    page.wait_for_selector("text=model /nowhere/at-all: not a folder", timeout=120_000)
+    page.wait_for_selector("text=model /nowhere/at-all: not a folder")
     page.click("[data-pick='mend:no-teacher']")
     page.wait_for_function(
         "document.querySelector('#set-teacher textarea, #set-teacher input').value === '/nowhere/at-all'"
@@ -294,8 +292,7 @@ def test_starting_needs_the_token_of_the_page(url, runs_dir):
 def test_the_public_demo_replays_and_allows_nothing_but_the_quick_run(browser, tmp_path):
     shutil.copytree(DEMO, tmp_path / "mine", ignore=shutil.ignore_patterns(".index"))
     with serving(tmp_path, LABKIT_DEMO="1") as url:
-        page = browser.new_page()
-        page.set_default_timeout(120_000)
+        page = new_page(browser)
         open_tab(page, url, "runs", run="mine")
         assert page.locator("#new-run").count() == 0
         assert not page.locator("#run-delete").is_visible() and page.locator("#start").is_visible()

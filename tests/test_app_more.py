@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from app_server import DEMO, ROOT, free_port, in_both_themes, open_tab, serving
+from app_server import DEMO, ROOT, free_port, in_both_themes, new_page, open_tab, serving
 
 from app import main, sessions
 from labkit import queueing, runs
@@ -35,7 +35,7 @@ def url(runs_dir):
 
 def saved(page, button):
     """(name, text) of the file that a click saves."""
-    with page.expect_download(timeout=120_000) as download:
+    with page.expect_download() as download:
         page.click(button)
     return download.value.suggested_filename, download.value.path().read_text(encoding="utf-8")
 
@@ -121,8 +121,7 @@ def test_nothing_jumps_while_a_run_goes_on(page, url, runs_dir):
 
 def test_a_password_is_demanded_where_one_is_set_and_of_whoever_opens_the_lab_to_others(browser, tmp_path):
     with serving(tmp_path, LABKIT_AUTH="me:secret") as url:
-        page = browser.new_page()
-        page.set_default_timeout(120_000)
+        page = new_page(browser)
         assert page.goto(f"{url}/config").status == 401
         page.goto(url)
         page.get_by_label("username").fill("me")
@@ -151,23 +150,22 @@ def test_a_run_from_the_command_line_is_live_and_outlives_the_server(browser, tm
         "--runs-dir",
         str(tmp_path),
     ]
-    port, page = free_port(), browser.new_page()
-    page.set_default_timeout(120_000)
+    port, page = free_port(), new_page(browser)
     with open(tmp_path / "log", "wb") as log:
         run = subprocess.Popen([*command, *sets], cwd=ROOT, stdout=log, stderr=log)
     try:
         with serving(tmp_path, port) as url:
             page.goto(f"{url}/?tab=runs&run=demo-run")
-            page.click("[data-pick='run:mine']", timeout=120_000)
-            page.wait_for_selector("#run-head .state.training", timeout=120_000)
+            page.click("[data-pick='run:mine']")
+            page.wait_for_selector("#run-head .state.training")
             page.wait_for_selector("#run-stop:enabled")
         assert run.poll() is None and runs.status(tmp_path / "mine")["state"] in runs.LIVE
         with serving(tmp_path, port):
-            page.wait_for_url("**run=mine**", timeout=120_000)
+            page.wait_for_url("**run=mine**")
             page.goto(f"{url}/?tab=runs&run=mine")
-            page.wait_for_selector("#run-stop:enabled", timeout=120_000)
+            page.wait_for_selector("#run-stop:enabled")
             page.click("#run-stop")
-            page.wait_for_selector("#run-head .state.stopped", timeout=120_000)
+            page.wait_for_selector("#run-head .state.stopped")
         assert run.wait(120) == 3
     finally:
         run.terminate()
@@ -180,8 +178,7 @@ def test_a_page_that_stays_open_does_not_make_the_server_grow(browser, tmp_path)
     port = free_port()
     app = main.launch(tmp_path, port, wait=False)[0]
     try:
-        page = browser.new_page()
-        page.set_default_timeout(120_000)
+        page = new_page(browser)
         open_tab(page, f"http://127.0.0.1:{port}", "runs", run="one")
         for number in range(2):  # so that ticks have something to say, and nothing in between
             shutil.copytree(DEMO, tmp_path / f"more-{number}")

@@ -94,9 +94,9 @@ def test_killed_again_and_again_it_ends_with_the_same_bytes(whole):
         "refreshing": lambda: runs.done(folder, "traces/student-1.jsonl") >= 8,
         "last epoch": lambda: json.loads((folder / "status.json").read_text())["stage"] == "after epoch 2",
     }
-    for happened in moments.values():
+    for moment, happened in moments.items():
         child = distilling(folder)
-        wait_for(child, happened, folder)
+        wait_for(child, happened, folder, moment)
         child.kill()
         end(child)
         assert runs.status(folder)["state"] == "died"

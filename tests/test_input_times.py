@@ -1,10 +1,7 @@
 """Time grows with the text, not with its square: the answer extractor and whatever escapes or marks a model's words."""
 
-import gc
-import time
-
 import pytest
-from conftest import KINDS
+from conftest import KINDS, seconds
 
 from labkit import markup
 from labkit.answers import read
@@ -46,20 +43,6 @@ SHAPES = {
     "control tokens": "<|im_end|>",
     "questions": "Question: Answer: 5\n",
 }  # fmt: skip
-
-
-def seconds(call, *arguments, times=2):
-    """The least processor time of some calls: other work on the machine only adds."""
-    found = []
-    gc.disable()  # its time depends on everything else that this process holds
-    try:
-        for _ in range(times):
-            start = time.process_time()
-            call(*arguments)
-            found.append(time.process_time() - start)
-    finally:
-        gc.enable()
-    return min(found)
 
 
 def read_all(text):

@@ -86,7 +86,8 @@ def _same_run(found, expected):
 def test_two_processes_make_the_run_of_one(alone):
     folder = _prepared(alone.parent / "two")
     launcher = _launch(folder)
-    while launcher.poll() is None and not runs.done(folder, "traces/teacher.jsonl"):
+    while not runs.done(folder, "traces/teacher.jsonl"):
+        assert launcher.poll() is None, said(folder)
         time.sleep(0.01)
     leader = runs.status(folder)["pid"]
     (follower,) = [p for p in psutil.Process(launcher.pid).children() if p.pid != leader and "distill" in p.cmdline()]

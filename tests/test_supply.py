@@ -8,7 +8,7 @@ import sys
 import tomllib
 
 import pytest
-from app_server import open_tab, serving
+from app_server import new_page, open_tab, serving
 from conftest import ROOT
 from supply import allowed, doubtful, installed, pinned, sbom
 
@@ -104,8 +104,7 @@ def test_the_dashboard_asks_nobody_either(cut_off, browser, tmp_path):
     _, environment, log = cut_off
     (tmp_path / "runs").mkdir()
     with serving(tmp_path / "runs", **{name: environment[name] for name in ("PYTHONPATH", "LABKIT_SOCKETS")}) as url:
-        page = browser.new_page()
-        page.set_default_timeout(120_000)
+        page = new_page(browser)
         for tab in ("traces", "pairs", "accuracy", "runs"):
             open_tab(page, url, tab, run="demo-run")
         page.close()
