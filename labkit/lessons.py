@@ -34,7 +34,7 @@ from labkit.records import Answer, Completion, LabError, Problem, Trace, Triplet
 from labkit.stages import Lab
 
 RUNS = Path("runs")
-LIMITS = {"problems": 4, "test_problems": 8, "k": 3, "epochs": 2, "max_draws": 6, "max_new_tokens": 96, "batch": 16}
+LIMITS = {"problems": 3, "test_problems": 4, "k": 3, "epochs": 2, "max_draws": 4, "max_new_tokens": 96, "batch": 16}
 
 
 def smoke() -> bool:
