@@ -21,7 +21,7 @@ def small(tmp_path, monkeypatch):
 
 
 def test_smoke_caps_every_count_and_nothing_else(small, monkeypatch):
-    assert small.problems == 3 and small.max_draws == 6 and small.learning_rate == 1e-3
+    assert small.problems == 3 and small.max_draws == 4 and small.learning_rate == 1e-3
     assert lessons.few(100) == 4 and lessons.few(2) == 2
     monkeypatch.delenv("LABKIT_SMOKE")
     assert lessons.settings("pocket", k=5).k == 5 and lessons.few(100) == 100
