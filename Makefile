@@ -68,6 +68,7 @@ evidence-quick: .venv/ready
 evidence: evidence-ablate
 	$(LABKIT) methods evidence --recipe evidence/table.yaml --seeds $(SEEDS) --methods $(ROWS),orpo-sft-first --students $(STUDENTS) $(WHERE)
 	$(LABKIT) methods evidence-beyond --recipe evidence/table.yaml --seeds $(FEW) --methods $(BEYOND) $(WHERE)
+	$(LABKIT) methods evidence-beyond --recipe evidence/table.yaml --seeds $(SEEDS) --methods diverse-cot-x2,orpo-mixed $(WHERE)
 	$(foreach name,evidence-student-neox evidence-student-qwen evidence-beyond,$(LABKIT) report $(name) --runs-dir $(EVIDENCE_RUNS) &&) true
 
 # the finished runs that the repository keeps, laid out as runs: their tables need no run, and their groups go on

@@ -137,7 +137,7 @@ def hours(cells: Cells) -> str:
 def worlds(runs_dir: Path) -> str:
     """orpo-mixed less diverse-cot-x2 in the world in many words, less the same in the plain one, seeds paired."""
     differences = []
-    for name in ("evidence-entropy", "evidence-student-neox"):
+    for name in ("evidence-entropy", "evidence-beyond"):  # both of the code of amendment 5
         said = groups.answers(groups.cells(runs_dir, name))
         found = groups.contrasts(said, [("orpo-mixed", "diverse-cot-x2", "")])
         differences.append(found[0].by_seed if found else ())
