@@ -118,6 +118,7 @@ def launch(runs_dir: Path, port: int = 7860, *, host: str = "127.0.0.1", wait: b
         "docs_url": None, "redoc_url": None, "openapi_url": None,
     }  # fmt: skip
     if wait:
+        sessions.give_back()
         print(
             f"the lab is open at http://{'127.0.0.1' if space else host}:{port}  (Ctrl-C ends it; runs go on)",
             flush=True,

@@ -1,6 +1,7 @@
 """The dashboard in a real browser: reports, the extractor workbench, the queue, and a server that ends during a run."""
 
 import json
+import platform
 import re
 import shutil
 import subprocess
@@ -192,3 +193,26 @@ def test_a_page_that_stays_open_does_not_make_the_server_grow(browser, tmp_path)
         page.close()
     finally:
         app.blocks.close()
+
+
+CHURN = """
+import sys
+from pathlib import Path
+import gradio, psutil
+from app import main
+gradio.Blocks.launch = lambda *_, **__: None
+main.launch(Path(sys.argv[1]), int(sys.argv[2]))
+memory = psutil.Process().memory_info
+large = b"x" * (8 << 20)  # once freed, blocks of this size would be kept from then on
+del large
+before, pages = memory().rss, [b"x" * (1 << 20) for _ in range(64)]
+del pages[:-1]
+print((memory().rss - before) >> 20)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library has other habits")
+def test_the_server_gives_back_the_memory_of_pages_it_has_sent(tmp_path):
+    command = [sys.executable, "-c", CHURN, str(tmp_path), str(free_port())]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert int(done.stdout.splitlines()[-1]) <= 8, "MB kept of 64, one of which is still in use"
