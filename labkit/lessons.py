@@ -89,8 +89,9 @@ def run_methods(
     """
     RUNS.mkdir(exist_ok=True)
     cells = methods.group(RUNS, name, config, seeds, method_rows.chosen(config, rows))
+    jobs = few(min(seeds, 2 * (os.cpu_count() or 1)), 1)  # the smallest runs take less time than a process to start
     with _said():
-        states = methods.run_group(cells, jobs=min(seeds, 2 * (os.cpu_count() or 1)))
+        states = methods.run_group(cells, jobs=jobs)
     if set(states.values()) != {"done"}:
         raise LabError(f"group {name}: not every run is done: {states}")
     return {cell: folder for cell, (folder, _) in cells.items()}

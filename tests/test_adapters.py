@@ -14,7 +14,10 @@ from labkit.orpo import disable_dropout, train_step
 from labkit.records import LabError
 
 peft = pytest.importorskip("peft", reason="peft is not installed (extra `lora`)")
-SETTINGS = {"problems": 2, "test_problems": 2, "chunk": 8, "checkpoint_steps": 1, "k": 2, "epochs": 2, "lora_rank": 4}
+SETTINGS = {
+    "benchmarks": "pocket_arc", "problems": 4, "test_problems": 4, "chunk": 4, "checkpoint_steps": 1, "k": 2,
+    "epochs": 2, "batch": 4, "lora_rank": 4,
+}  # fmt: skip
 LORA = configure({"benchmarks": "pocket_arc", "lora_rank": 4, "learning_rate": 1e-2})
 
 

@@ -1,13 +1,13 @@
 """What `make demo` promises: the default recipe, from the command line, ends clearly above the untrained student.
 
-Three of its five epochs have to do, so that the whole suite stays below a quarter of an hour.
+Two of its five epochs and an evaluation at the end have to do: the whole suite is to take a quarter of an hour.
 """
 
 import json
 import subprocess
 import sys
 
-DEMO = ("distill", "demo", "--recipe", "pocket", "--set", "epochs=3")
+DEMO = ("distill", "demo", "--recipe", "pocket", "--set", "epochs=2", "--set", "evaluate_every=2")
 
 
 def _labkit(folder, *words):
