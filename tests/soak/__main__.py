@@ -4,6 +4,7 @@
     python -m tests.soak servers --count 6      # the dashboard's server killed; the whole machine
     python -m tests.soak many --count 5000      # thousands of runs in one folder
     python -m tests.soak polling --minutes 120  # twenty tabs on a live run
+    python -m tests.soak redraws --count 200    # the same for the server's memory alone, in minutes
 
 Progress goes to stderr, a Markdown table to stdout; `--out FILE.json` writes the same as JSON.
 """
@@ -18,9 +19,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.soak import kills, many, polling, servers
+from tests.soak import kills, many, polling, redraws, servers
 
-COUNTS = {"kills": 50, "servers": 6, "many": 5000, "polling": 20}
+COUNTS = {"kills": 50, "servers": 6, "many": 5000, "polling": 20, "redraws": 200}
 
 
 def note(line: str) -> None:
@@ -37,6 +38,8 @@ def measure(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
         return servers.campaign(folder, count, given.seed, note)
     if given.part == "many":
         return many.campaign(folder, count, note)
+    if given.part == "redraws":
+        return redraws.campaign(folder, count, note)
     return polling.campaign(folder, given.minutes, count, note)
 
 
@@ -54,7 +57,7 @@ def main() -> None:
         prog="python -m tests.soak", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("part", choices=COUNTS)
-    parser.add_argument("--count", type=int, help=f"kills, rounds, runs or tabs; default: {COUNTS}")
+    parser.add_argument("--count", type=int, help=f"kills, rounds, runs, tabs or steps; default: {COUNTS}")
     parser.add_argument("--minutes", type=float, default=120.0, help="how long to poll")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="write the figures as JSON too")
