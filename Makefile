@@ -14,7 +14,7 @@ INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --no-compile
 TORCH := $(shell grep '^torch==' constraints.txt)
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: demo app lab test notebooks lint audit clean evidence evidence-quick evidence-tune evidence-ablate evidence-entropy evidence-smol evidence-smol-tune evidence-kept smol-teacher
+.PHONY: demo app lab test notebooks lint audit clean evidence evidence-quick evidence-tune evidence-ablate evidence-entropy evidence-entropy-check evidence-smol evidence-smol-tune evidence-kept smol-teacher
 demo: .venv/ready
 	$(BIN)/labkit distill demo --recipe pocket
 
@@ -75,8 +75,13 @@ evidence: evidence-ablate
 evidence-kept: .venv/ready-test
 	$(BIN)/python -m tests.bench.kept unpack --runs-dir $(EVIDENCE_RUNS)
 
-# the same question in a world where the student is no surer of a token than a real model is
+# the same question in a world where the student is no surer of a token than a real model is; first whether it learns
+# there at all, on validation (PLAN.md, amendment 1)
 ENTROPY_ROWS := diverse-cot,diverse-cot-x2,orpo-mixed,orpo-sft-first
+evidence-entropy-check: .venv/ready
+	$(LABKIT) methods evidence-entropy-check --recipe evidence/entropy.yaml --seeds 2 --methods zero-shot,diverse-cot \
+	  --set seed=100 --set split=validation $(WHERE)
+
 evidence-entropy: .venv/ready
 	$(LABKIT) methods evidence-entropy --recipe evidence/entropy.yaml --seeds $(SEEDS) --methods $(ENTROPY_ROWS) $(WHERE)
 	$(LABKIT) ablate evidence-entropy-lam --recipe evidence/entropy.yaml --seeds $(FEW) --sweep lam=0,0.1,0.3,1 --set split=validation $(WHERE)

@@ -25,8 +25,12 @@ def _values(words, option):
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 @pytest.mark.parametrize(
-    "target", ["evidence", "evidence-quick", "evidence-ablate", "evidence-tune", "evidence-entropy", "evidence-smol"]
-)
+    "target",
+    [
+        "evidence", "evidence-quick", "evidence-ablate", "evidence-tune", "evidence-entropy-check", "evidence-entropy",
+        "evidence-smol",
+    ],
+)  # fmt: skip
 def test_every_command_of_the_makefile_is_valid(target):
     said = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     commands = re.findall(r"bin/labkit (methods|ablate) ([^&\n]*)", said.replace("\\\n", " "))
