@@ -164,7 +164,13 @@ def sections(runs_dir: Path) -> Iterator[tuple[str, str]]:
     for name in SWEEPS:
         cells = groups.cells(runs_dir, name)
         if sweeps.points(cells):
+            said = groups.answers(cells)
+            weighed = [(row, "lam-0", "") for row in ("lam-0.03", "lam-0.1", "lam-0.3", "base")]
             yield f"{name}: {hours(cells)}", ablation(cells)
+            if found := groups.contrasts(said, weighed):
+                yield "with the odds term and without it (not in the plan; Holm over these)", claims(found)
+            yield "why", reasons(cells)
+            yield "how answers ended, where a misconception is known", kinds(errors(cells))
 
 
 def figures(runs_dir: Path) -> Iterator[tuple[str, Any]]:
