@@ -91,8 +91,16 @@ def browser():
         yield found
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Lets the page of a failed test say what it showed."""
+    report = yield
+    item.failed = getattr(item, "failed", False) or report.failed
+    return report
+
+
 @pytest.fixture
-def page(browser):
+def page(browser, request):
     """A fresh page that fails the test for console errors and for requests to anywhere else."""
     context = browser.new_context(viewport={"width": 1440, "height": 1000}, color_scheme="light")
     opened, trouble = new_page(context), []
@@ -102,6 +110,8 @@ def page(browser):
         "request", lambda sent: re.match(r"(http://127\.0\.0\.1|data:|blob:)", sent.url) or trouble.append(sent.url)
     )
     yield opened
+    if getattr(request.node, "failed", False):
+        print(opened.url, opened.inner_text("body")[-3000:], *trouble, sep="\n")
     context.close()
     left = ("AbortError", "Connection errored out")  # leaving a page aborts its requests, and gradio logs that
     trouble = [one for one in trouble if not any(word in one for word in left)]
