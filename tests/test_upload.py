@@ -75,7 +75,7 @@ def exported(tmp_path):
 def push(hub, *words, answer=""):
     hubs = {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HUB_OFFLINE": "0", "HF_HOME": str(hub.home)}
     environment = {**os.environ, **hubs}
-    environment.pop("HF_HUB_DISABLE_TELEMETRY", None)  # some package may have set it in this process
+    environment.pop("HF_HUB_DISABLE_TELEMETRY", None)  # as labkit sets it in this process, and is to in its own
     return subprocess.run(
         [sys.executable, "-m", "labkit", "push", *map(str, words)],
         env=environment, input=answer, capture_output=True, text=True, timeout=120,

@@ -1,7 +1,7 @@
 """The server's memory while open pages redraw a long run at every step: by what a page sends, without a browser.
 
-Ten sessions ask for the Runs tab of a run of 1,000 epochs, half a megabyte each, after every new step; hours of
-`polling` in minutes. The first quarter is for the memory that a server needs at all.
+Ten sessions ask for the Runs tab of a run of 1,000 epochs, some 700 kB each, after every new step; hours of `polling`
+in minutes. The first quarter is for the memory that a server needs at all.
 """
 
 from __future__ import annotations
